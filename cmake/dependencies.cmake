@@ -1,0 +1,33 @@
+# Libraries come by pkg-config. All that are missing are named at once, with the Debian package
+# that has them.
+find_package(PkgConfig REQUIRED)
+
+set(missing_packages "")
+function(cliser_need target module version debian_package)
+  pkg_check_modules(${target} QUIET IMPORTED_TARGET "${module}>=${version}")
+  if(NOT ${target}_FOUND)
+    set(missing_packages "${missing_packages}\n  ${module} >= ${version}  (Debian: ${debian_package})"
+      PARENT_SCOPE)
+  endif()
+endfunction()
+
+#           CMake name  module           version  Debian package
+cliser_need(LIBEVENT    libevent_core    2.1.12   libevent-dev)
+cliser_need(INIH        inih             55       libinih-dev)
+cliser_need(SQLITE      sqlite3          3.40     libsqlite3-dev)
+cliser_need(SODIUM      libsodium        1.0.18   libsodium-dev)
+cliser_need(JANSSON     jansson          2.14     libjansson-dev)
+cliser_need(SYSTEMD     libsystemd       252      libsystemd-dev)
+if(CLISER_TESTS)
+  cliser_need(CMOCKA    cmocka           1.1.5    libcmocka-dev)
+endif()
+
+find_path(UTHASH_INCLUDE_DIR uthash.h)
+if(NOT UTHASH_INCLUDE_DIR)
+  string(APPEND missing_packages "\n  uthash.h  (Debian: uthash-dev)")
+endif()
+
+if(missing_packages)
+  message(FATAL_ERROR "cliser needs libraries that are not here:${missing_packages}\n"
+    "On Debian, scripts/install-dependencies installs them all.")
+endif()

@@ -1,0 +1,703 @@
+/*
+ * The table-driven reader of ini files. inih splits lines into section, key and value; this file
+ * finds what inih would pass over in silence (lines cut at its limit, values cut at a comment sign,
+ * keys given twice) and turns text into values. Must never know which keys there are.
+ */
+#include "base/settings.h"
+
+#include "base/units.h"
+
+#include <ini.h>
+#include <sodium.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAX_FILE_BYTES    (1U << 20) /* far beyond any configuration; keeps /dev/zero out */
+#define MAX_MESSAGE_BYTES 512
+
+/* One pass over a file. */
+struct pass {
+    const struct setting *table;
+    size_t rows;
+    void *out;
+    struct settings_report *report;
+    const char *next; /* rest of the file's text */
+    const char *end;
+    const char *line; /* the line inih is looking at, in the text */
+    size_t line_len;
+    unsigned line_number;
+    bool line_was_key; /* inih called back for it */
+    bool after_key; /* since the last [section]: inih takes an indented line for more of that key */
+};
+
+typedef int set_fn(const struct setting *row, void *value, const char *text, unsigned line,
+                   char *message, size_t message_size);
+
+static set_fn set_bool, set_number, set_duration, set_choice, set_text, set_list, set_lines;
+
+static set_fn *const setters[] = {
+    [SETTING_BOOL] = set_bool,     [SETTING_NUMBER] = set_number, [SETTING_DURATION] = set_duration,
+    [SETTING_CHOICE] = set_choice, [SETTING_TEXT] = set_text,     [SETTING_LIST] = set_list,
+    [SETTING_LINES] = set_lines,
+};
+
+static char *read_file(const char *path, size_t *len, char *message, size_t message_size);
+static char *read_line(char *buf, int size, void *stream);
+static int take_key(void *user, const char *section, const char *key, const char *value);
+static void check_line_before_inih(struct pass *pass, size_t limit);
+static void check_line_after_inih(struct pass *pass);
+static bool is_header(const char *text, size_t len);
+static bool is_continuation(const struct pass *pass);
+static bool take_continuation(struct pass *pass, const struct setting *row);
+static size_t len_before_comment(const char *text, size_t len);
+static bool is_blank(char byte);
+static void report_unknown(struct pass *pass, const char *section, const char *key);
+static bool is_repeatable(const struct setting *row);
+static void list_add(struct settings_list *list, const char *text, size_t len, unsigned line);
+static bool keys_equal(const char *left, const char *right);
+static int compare_errors(const void *left, const void *right);
+
+void settings_set_defaults(const struct setting *table, size_t rows, void *out)
+{
+    char message[MAX_MESSAGE_BYTES];
+
+    for (size_t i = 0; i < rows; i++) {
+        if (table[i].def &&
+            setters[table[i].type](&table[i], (char *)out + table[i].offset, table[i].def, 0,
+                                   message, sizeof(message)) != 0) {
+            fprintf(stderr, "the default of %s is wrong: %s\n", table[i].key, message);
+            abort(); /* a bug in the table */
+        }
+    }
+}
+
+int settings_load(const char *path, const struct setting *table, size_t rows, void *out,
+                  struct settings_report *report)
+{
+    char message[MAX_MESSAGE_BYTES];
+    size_t len = 0;
+
+    *report = (struct settings_report){.path = path, .table = table, .rows = rows};
+    report->set_at = calloc(rows, sizeof(*report->set_at));
+    if (!report->set_at)
+        abort(); /* out of memory while starting */
+    settings_set_defaults(table, rows, out);
+
+    char *text = read_file(path, &len, message, sizeof(message));
+    if (!text) {
+        settings_report_add(report, 0, "%s", message);
+        return -1;
+    }
+
+    struct pass pass = {
+        .table = table,
+        .rows = rows,
+        .out = out,
+        .report = report,
+        .next = text,
+        .end = text + len,
+        .line_was_key = true,
+    };
+    /* The result would be the first line that is no ini at all; read_line finds each of them. */
+    (void)ini_parse_stream(read_line, &pass, take_key, &pass);
+    sodium_memzero(text, len);
+    free(text);
+    return report->count == 0 ? 0 : -1;
+}
+
+int settings_set(const struct setting *table, size_t rows, void *out, const char *section,
+                 const char *key, const char *value, char *message, size_t message_size)
+{
+    const struct setting *row = settings_find(table, rows, section, key);
+
+    if (!row) {
+        snprintf(message, message_size, "there is no %s", key);
+        return -1;
+    }
+    void *place = (char *)out + row->offset;
+    if (is_repeatable(row)) {
+        struct settings_list *list = place;
+        if (list->count > 0 && list->lines[0] == 0)
+            settings_list_clear(list); /* the default */
+    }
+    return setters[row->type](row, place, value, 0, message, message_size);
+}
+
+const struct setting *settings_find(const struct setting *table, size_t rows, const char *section,
+                                    const char *key)
+{
+    for (size_t i = 0; i < rows; i++) {
+        if (strcmp(table[i].section, section) == 0 && keys_equal(table[i].key, key))
+            return &table[i];
+    }
+    return NULL;
+}
+
+bool settings_equal(const struct setting *row, const void *left, const void *right)
+{
+    const void *a = (const char *)left + row->offset;
+    const void *b = (const char *)right + row->offset;
+
+    switch (row->type) {
+    case SETTING_BOOL:
+        return *(const bool *)a == *(const bool *)b;
+    case SETTING_NUMBER:
+    case SETTING_DURATION:
+        return *(const uint64_t *)a == *(const uint64_t *)b;
+    case SETTING_CHOICE:
+        return *(const int *)a == *(const int *)b;
+    case SETTING_TEXT: {
+        const char *s = *(char *const *)a;
+        const char *t = *(char *const *)b;
+        return s && t ? strcmp(s, t) == 0 : s == t;
+    }
+    case SETTING_LIST:
+    case SETTING_LINES:
+        break;
+    }
+
+    const struct settings_list *l = a;
+    const struct settings_list *r = b;
+    if (l->count != r->count)
+        return false;
+    for (size_t i = 0; i < l->count; i++) {
+        if (strcmp(l->items[i], r->items[i]) != 0)
+            return false;
+    }
+    return true;
+}
+
+void settings_clear(const struct setting *table, size_t rows, void *out)
+{
+    for (size_t i = 0; i < rows; i++) {
+        void *place = (char *)out + table[i].offset;
+
+        if (table[i].type == SETTING_TEXT) {
+            settings_free_secret(*(char **)place);
+            *(char **)place = NULL;
+        } else if (is_repeatable(&table[i])) {
+            settings_list_clear(place);
+        }
+    }
+}
+
+void settings_list_add(struct settings_list *list, const char *item, unsigned line)
+{
+    list_add(list, item, strlen(item), line);
+}
+
+void settings_list_clear(struct settings_list *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        settings_free_secret(list->items[i]);
+    free(list->items);
+    free(list->lines);
+    *list = (struct settings_list){.items = NULL};
+}
+
+unsigned settings_line(const struct settings_report *report, const char *section, const char *key)
+{
+    const struct setting *row = settings_find(report->table, report->rows, section, key);
+
+    return row ? report->set_at[row - report->table] : 0;
+}
+
+void settings_report_add(struct settings_report *report, unsigned line, const char *format, ...)
+{
+    struct settings_error *errors =
+        realloc(report->errors, (report->count + 1) * sizeof(*report->errors));
+    va_list args;
+
+    if (!errors)
+        abort(); /* out of memory before anything is served */
+    report->errors = errors;
+    errors[report->count].line = line;
+    va_start(args, format);
+    if (vasprintf(&errors[report->count].text, format, args) < 0)
+        abort();
+    va_end(args);
+    report->count++;
+}
+
+void settings_report_print(const struct settings_report *report, const char *program)
+{
+    if (report->count > 1)
+        qsort(report->errors, report->count, sizeof(*report->errors), compare_errors);
+    for (size_t i = 0; i < report->count; i++) {
+        if (report->errors[i].line > 0)
+            fprintf(stderr, "%s: %s:%u: %s\n", program, report->path, report->errors[i].line,
+                    report->errors[i].text);
+        else
+            fprintf(stderr, "%s: %s: %s\n", program, report->path, report->errors[i].text);
+    }
+}
+
+void settings_report_clear(struct settings_report *report)
+{
+    for (size_t i = 0; i < report->count; i++)
+        free(report->errors[i].text);
+    free(report->errors);
+    free(report->set_at);
+    *report = (struct settings_report){.path = NULL};
+}
+
+char *settings_read_secret(const char *path, char *message, size_t message_size)
+{
+    size_t len = 0;
+    char *text = read_file(path, &len, message, message_size);
+
+    if (!text)
+        return NULL;
+    if (memchr(text, '\0', len)) {
+        snprintf(message, message_size, "%s has a NUL byte in it; it should be one line of text",
+                 path);
+        sodium_memzero(text, len);
+        free(text);
+        return NULL;
+    }
+    /* Nobody keeps the other lines, which may hold the password before this one: wipe them here. */
+    const size_t first_line = strcspn(text, "\r\n");
+    sodium_memzero(text + first_line, len - first_line);
+    if (text[0] == '\0') {
+        snprintf(message, message_size, "the first line of %s is empty; it should be the password",
+                 path);
+        settings_free_secret(text);
+        return NULL;
+    }
+    return text;
+}
+
+void settings_free_secret(char *secret)
+{
+    if (secret)
+        sodium_memzero(secret, strlen(secret));
+    free(secret);
+}
+
+/* Opened without blocking, so that a FIFO cannot hang a reload. Returns len bytes and a NUL. */
+static char *read_file(const char *path, size_t *len, char *message, size_t message_size)
+{
+    struct stat info;
+    char *text = NULL;
+    const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+    if (fd < 0 || fstat(fd, &info) != 0) {
+        snprintf(message, message_size, "cannot open %s: %s", path, strerror(errno));
+        goto out;
+    }
+    if (!S_ISREG(info.st_mode) || info.st_size > (off_t)MAX_FILE_BYTES) {
+        snprintf(message, message_size, "%s is not a file of at most 1 MiB", path);
+        goto out;
+    }
+
+    text = calloc(1, (size_t)info.st_size + 1);
+    if (!text)
+        abort(); /* out of memory while starting or reloading */
+    *len = 0;
+    while (*len < (size_t)info.st_size) {
+        const ssize_t got = read(fd, text + *len, (size_t)info.st_size - *len);
+        if (got == 0)
+            break;
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0) {
+            snprintf(message, message_size, "cannot read %s: %s", path, strerror(errno));
+            free(text);
+            text = NULL;
+            goto out;
+        }
+        *len += (size_t)got;
+    }
+
+out:
+    if (fd >= 0)
+        close(fd);
+    return text;
+}
+
+/* inih's fgets: hands out the next line, or an empty one in place of a line that is wrong. */
+static char *read_line(char *buf, int size, void *stream)
+{
+    struct pass *pass = stream;
+    const size_t limit = (size_t)size - 2; /* inih wants room for LF and NUL */
+
+    check_line_after_inih(pass);
+    if (pass->next == pass->end)
+        return NULL;
+
+    const char *newline = memchr(pass->next, '\n', (size_t)(pass->end - pass->next));
+    const char *line_end = newline ? newline : pass->end;
+    pass->line = pass->next;
+    pass->line_len = (size_t)(line_end - pass->next);
+    pass->next = newline ? newline + 1 : pass->end;
+    pass->line_number++;
+    pass->line_was_key = false;
+    check_line_before_inih(pass, limit);
+
+    /* inih r55 takes a comment behind a value off a key's first line, but not off the next ones. */
+    const size_t len =
+        is_continuation(pass) ? len_before_comment(pass->line, pass->line_len) : pass->line_len;
+    memcpy(buf, pass->line, len);
+    buf[len] = '\n';
+    buf[len + 1] = '\0';
+    return buf;
+}
+
+static void check_line_before_inih(struct pass *pass, size_t limit)
+{
+    if (pass->line_len > limit) {
+        settings_report_add(pass->report, pass->line_number,
+                            "this line has %zu bytes; a line takes at most %zu", pass->line_len,
+                            limit);
+        pass->line_len = 0;
+    } else if (memchr(pass->line, '\0', pass->line_len)) {
+        settings_report_add(pass->report, pass->line_number,
+                            "this line has a NUL byte in it; the file should be text");
+        pass->line_len = 0;
+    }
+}
+
+/* A line that holds something, for which inih did not call back, is not ini. */
+static void check_line_after_inih(struct pass *pass)
+{
+    const char *text = pass->line;
+    size_t len = pass->line_len;
+
+    if (pass->line_was_key || !text)
+        return;
+    if (pass->line_number == 1 && len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
+        text += 3;
+        len -= 3;
+    }
+    while (len > 0 && is_blank(text[0])) {
+        text++;
+        len--;
+    }
+    if (len == 0 || text[0] == ';' || text[0] == '#')
+        return;
+    if (is_header(text, len)) {
+        pass->after_key = false;
+        return;
+    }
+    settings_report_add(pass->report, pass->line_number,
+                        "expected \"[section]\", \"key = value\" or a comment that begins with ;");
+}
+
+/* A whole "[section]"; inih would pass over what stands behind it, and over a half one. */
+static bool is_header(const char *text, size_t len)
+{
+    const char *close = text[0] == '[' ? memchr(text, ']', len) : NULL;
+
+    if (!close || len_before_comment(text, len) < (size_t)(close - text))
+        return false;
+    for (const char *rest = close + 1; rest < text + len; rest++) {
+        if (!is_blank(*rest))
+            return *rest == ';' || *rest == '#';
+    }
+    return true;
+}
+
+static bool is_continuation(const struct pass *pass)
+{
+    return pass->after_key && pass->line_len > 0 && is_blank(pass->line[0]);
+}
+
+/*
+ * An indented line goes on with the key above it, which only a list can. One that reads like a key
+ * is meant as one: taken as it stands, "  password_file = x" would become a password.
+ */
+static bool take_continuation(struct pass *pass, const struct setting *row)
+{
+    const char *text = pass->line;
+    const char *end = pass->line + pass->line_len;
+
+    while (text < end && is_blank(*text))
+        text++;
+    const char *name_end = text;
+    while (name_end < end && *name_end != '=' && *name_end != ':')
+        name_end++;
+    const bool has_sign = name_end < end;
+    while (name_end > text && is_blank(name_end[-1]))
+        name_end--;
+
+    bool is_key = false;
+    for (size_t i = 0; i < pass->rows && has_sign && !is_key; i++) {
+        is_key = strcmp(pass->table[i].section, row->section) == 0 &&
+                 strlen(pass->table[i].key) == (size_t)(name_end - text) &&
+                 memcmp(pass->table[i].key, text, (size_t)(name_end - text)) == 0;
+    }
+    if (is_repeatable(row) && !is_key)
+        return true;
+    settings_report_add(pass->report, pass->line_number,
+                        is_key
+                            ? "this indented line would go on with %s; a key begins at the start "
+                              "of its line"
+                            : "this indented line goes on with %s, which takes one value",
+                        row->key);
+    return false;
+}
+
+/* inih begins a comment at a ';' with white space before it. */
+static size_t len_before_comment(const char *text, size_t len)
+{
+    for (size_t i = 1; i < len; i++) {
+        if (text[i] == ';' && is_blank(text[i - 1]))
+            return i;
+    }
+    return len;
+}
+
+/* White space as inih has it. */
+static bool is_blank(char byte)
+{
+    return byte == ' ' || (byte >= '\t' && byte <= '\r');
+}
+
+/* inih's handler. Returns 1 always: errors are kept here, where all of them fit. */
+static int take_key(void *user, const char *section, const char *key, const char *value)
+{
+    struct pass *pass = user;
+    struct settings_report *report = pass->report;
+    const struct setting *row = settings_find(pass->table, pass->rows, section, key);
+    char message[MAX_MESSAGE_BYTES];
+
+    const bool goes_on = is_continuation(pass);
+    pass->line_was_key = true;
+    pass->after_key = true;
+    if (!row) {
+        if (!goes_on)
+            report_unknown(pass, section, key);
+        return 1;
+    }
+    if (goes_on && !take_continuation(pass, row))
+        return 1;
+
+    unsigned *set_at = &report->set_at[row - pass->table];
+    void *place = (char *)pass->out + row->offset;
+    if (*set_at != 0 && !is_repeatable(row)) {
+        settings_report_add(report, pass->line_number, "%s is set twice; line %u has it already",
+                            row->key, *set_at);
+        return 1;
+    }
+    if (*set_at == 0 && is_repeatable(row))
+        settings_list_clear(place); /* the default */
+    if (*set_at == 0)
+        *set_at = pass->line_number;
+
+    if (row->whole && len_before_comment(pass->line, pass->line_len) < pass->line_len) {
+        settings_report_add(
+            report, pass->line_number,
+            "%s would be cut at \" ;\", which begins a comment; write ; without a blank "
+            "before it, or put a password into a file and name it with password_file",
+            row->key);
+        return 1;
+    }
+    if (setters[row->type](row, place, value, pass->line_number, message, sizeof(message)) != 0)
+        settings_report_add(report, pass->line_number, "%s: %s", row->key, message);
+    return 1;
+}
+
+static void report_unknown(struct pass *pass, const char *section, const char *key)
+{
+    char known[MAX_MESSAGE_BYTES] = "";
+    size_t len = 0;
+    bool section_known = false;
+
+    for (size_t i = 0; i < pass->rows; i++)
+        section_known = section_known || strcmp(pass->table[i].section, section) == 0;
+
+    for (size_t i = 0; i < pass->rows && len < sizeof(known); i++) {
+        const struct setting *row = &pass->table[i];
+        const char *name = section_known ? row->key : row->section;
+        const bool seen_section = i > 0 && strcmp(row->section, pass->table[i - 1].section) == 0;
+
+        if (section_known ? strcmp(row->section, section) != 0 : seen_section)
+            continue;
+        len +=
+            (size_t)snprintf(known + len, sizeof(known) - len, "%s%s", len > 0 ? ", " : "", name);
+    }
+
+    if (section_known)
+        settings_report_add(pass->report, pass->line_number, "unknown key %s in [%s]; it has %s",
+                            key, section, known);
+    else if (section[0] == '\0')
+        settings_report_add(pass->report, pass->line_number,
+                            "%s stands before any section; the sections are %s", key, known);
+    else
+        settings_report_add(pass->report, pass->line_number,
+                            "unknown section [%s]; the sections are %s", section, known);
+}
+
+static int set_bool(const struct setting *row, void *value, const char *text, unsigned line,
+                    char *message, size_t message_size)
+{
+    (void)row;
+    (void)line;
+    if (strcmp(text, "yes") == 0) {
+        *(bool *)value = true;
+    } else if (strcmp(text, "no") == 0) {
+        *(bool *)value = false;
+    } else {
+        snprintf(message, message_size, "\"%s\" should be yes or no", text);
+        return -1;
+    }
+    return 0;
+}
+
+static int set_number(const struct setting *row, void *value, const char *text, unsigned line,
+                      char *message, size_t message_size)
+{
+    uint64_t number = 0;
+
+    (void)line;
+    if (units_parse_number(text, &number) != 0 || number < row->minimum || number > row->maximum) {
+        snprintf(message, message_size,
+                 "\"%s\" should be a whole number from %" PRIu64 " to %" PRIu64, text, row->minimum,
+                 row->maximum);
+        return -1;
+    }
+    *(uint64_t *)value = number;
+    return 0;
+}
+
+static int set_duration(const struct setting *row, void *value, const char *text, unsigned line,
+                        char *message, size_t message_size)
+{
+    char low[UNITS_TEXT_BYTES];
+    char high[UNITS_TEXT_BYTES];
+    uint64_t ms = 0;
+
+    (void)line;
+    if (row->word && strcmp(text, row->word) == 0) {
+        *(uint64_t *)value = SETTING_NEVER;
+        return 0;
+    }
+    if (units_parse_duration(text, &ms) != 0 || ms < row->minimum || ms > row->maximum) {
+        snprintf(
+            message, message_size,
+            "\"%s\" should be a whole number with ms, s, m, h or d behind it, from %s to %s%s%s",
+            text, units_format_duration(row->minimum, low),
+            units_format_duration(row->maximum, high), row->word ? ", or " : "",
+            row->word ? row->word : "");
+        return -1;
+    }
+    *(uint64_t *)value = ms;
+    return 0;
+}
+
+static int set_choice(const struct setting *row, void *value, const char *text, unsigned line,
+                      char *message, size_t message_size)
+{
+    size_t len;
+
+    (void)line;
+    for (int i = 0; row->choices[i]; i++) {
+        if (strcmp(row->choices[i], text) == 0) {
+            *(int *)value = i;
+            return 0;
+        }
+    }
+    len = (size_t)snprintf(message, message_size, "\"%s\" should be one of", text);
+    for (int i = 0; row->choices[i] && len < message_size; i++)
+        len += (size_t)snprintf(message + len, message_size - len, "%s %s", i > 0 ? "," : "",
+                                row->choices[i]);
+    return -1;
+}
+
+static int set_text(const struct setting *row, void *value, const char *text, unsigned line,
+                    char *message, size_t message_size)
+{
+    (void)row;
+    (void)line;
+    if (text[0] == '\0') {
+        snprintf(message, message_size, "is empty; leave the line out to have the default");
+        return -1;
+    }
+    settings_free_secret(*(char **)value);
+    *(char **)value = strdup(text);
+    if (!*(char **)value)
+        abort(); /* out of memory while starting or reloading */
+    return 0;
+}
+
+static int set_list(const struct setting *row, void *value, const char *text, unsigned line,
+                    char *message, size_t message_size)
+{
+    const char *rest = text;
+
+    (void)row;
+    for (;;) {
+        rest += strspn(rest, " \t");
+        size_t len = strcspn(rest, ",");
+        const char *next = rest + len;
+
+        while (len > 0 && strchr(" \t", rest[len - 1]))
+            len--;
+        if (len > 0) {
+            list_add(value, rest, len, line);
+        } else if (*next == ',' || rest == text) {
+            snprintf(message, message_size, "\"%s\" has an empty item between its commas", text);
+            return -1;
+        }
+        if (*next != ',')
+            return 0;
+        rest = next + 1;
+    }
+}
+
+static int set_lines(const struct setting *row, void *value, const char *text, unsigned line,
+                     char *message, size_t message_size)
+{
+    (void)row;
+    if (text[0] == '\0') {
+        snprintf(message, message_size, "is empty");
+        return -1;
+    }
+    list_add(value, text, strlen(text), line);
+    return 0;
+}
+
+static bool is_repeatable(const struct setting *row)
+{
+    return row->type == SETTING_LIST || row->type == SETTING_LINES;
+}
+
+static void list_add(struct settings_list *list, const char *text, size_t len, unsigned line)
+{
+    char **items = realloc(list->items, (list->count + 1) * sizeof(*items));
+    unsigned *lines = realloc(list->lines, (list->count + 1) * sizeof(*lines));
+    char *item = strndup(text, len);
+
+    if (!items || !lines || !item)
+        abort(); /* out of memory while starting or reloading */
+    items[list->count] = item;
+    lines[list->count] = line;
+    list->items = items;
+    list->lines = lines;
+    list->count++;
+}
+
+static bool keys_equal(const char *left, const char *right)
+{
+    for (; *left && *right; left++, right++) {
+        if ((*left == '-' ? '_' : *left) != (*right == '-' ? '_' : *right))
+            return false;
+    }
+    return *left == *right;
+}
+
+static int compare_errors(const void *left, const void *right)
+{
+    const struct settings_error *a = left;
+    const struct settings_error *b = right;
+
+    return (a->line > b->line) - (a->line < b->line);
+}

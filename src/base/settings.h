@@ -1,0 +1,118 @@
+/*
+ * Reads an ini file into a struct, by a table: section, key, type, where it goes, bounds, default.
+ *
+ * The file format is inih's. Every mistake in a file is found, not only the first, and each is
+ * reported as "FILE:LINE: what is wrong, and what would be right".
+ */
+#ifndef BASE_SETTINGS_H
+#define BASE_SETTINGS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum setting_type {
+    SETTING_BOOL,     /* bool: yes or no */
+    SETTING_NUMBER,   /* uint64_t, minimum to maximum */
+    SETTING_DURATION, /* uint64_t in milliseconds, minimum to maximum */
+    SETTING_CHOICE,   /* int: index into choices */
+    SETTING_TEXT,     /* char *, owned by the struct; NULL without a default */
+    SETTING_LIST,     /* struct settings_list: split at commas, may be repeated */
+    SETTING_LINES,    /* struct settings_list: one item a line, may be repeated */
+};
+
+/* What a SETTING_DURATION with word "never" holds for it. */
+#define SETTING_NEVER UINT64_MAX
+
+/* One row of a table. A default is text as it would stand in the file; NULL for none. */
+struct setting {
+    const char *section;
+    const char *key;
+    enum setting_type type;
+    size_t offset; /* of the value in the struct */
+    uint64_t minimum;
+    uint64_t maximum;
+    const char *const *choices; /* SETTING_CHOICE: NULL-terminated names */
+    const char *word;           /* SETTING_DURATION: a word for SETTING_NEVER, or NULL */
+    const char *def;
+    bool reloadable; /* takes effect at a reload; others need a restart */
+    bool whole;      /* a value that inih would cut at a comment is refused */
+    const char *help;
+};
+
+struct settings_list {
+    char **items;    /* owned, as is each item */
+    unsigned *lines; /* where each stands in the file; 0 for a default or a command line */
+    size_t count;
+};
+
+/* The errors of one file. Zeroed is empty; owned by the caller, cleared with
+ * settings_report_clear(). */
+struct settings_report {
+    const char *path;
+    struct settings_error {
+        unsigned line; /* 0: of the file as a whole */
+        char *text;
+    } * errors;
+    size_t count;
+    unsigned *set_at; /* line of each table row in the file, 0 where the default holds */
+    const struct setting *table;
+    size_t rows;
+};
+
+/* Sets every row's default in *out, which must be zeroed. */
+void settings_set_defaults(const struct setting *table, size_t rows, void *out);
+
+/*
+ * Sets defaults in the zeroed *out, then reads the file over them. Returns 0, or -1 with at least
+ * one error in *report. Either way *out is to be cleared by settings_clear() and *report by
+ * settings_report_clear(); path and table must outlive the report.
+ */
+int settings_load(const char *path, const struct setting *table, size_t rows, void *out,
+                  struct settings_report *report);
+
+/*
+ * Sets one value given by other means, such as a command line. '-' and '_' in keys are the same.
+ * Returns 0, or -1 with what is wrong in message.
+ */
+int settings_set(const struct setting *table, size_t rows, void *out, const char *section,
+                 const char *key, const char *value, char *message, size_t message_size);
+
+/* Finds a row. Returns NULL if there is none. */
+const struct setting *settings_find(const struct setting *table, size_t rows, const char *section,
+                                    const char *key);
+
+/* Do both structs hold the same value for this row? */
+bool settings_equal(const struct setting *row, const void *left, const void *right);
+
+/* Frees what the struct owns by this table and zeroes it. */
+void settings_clear(const struct setting *table, size_t rows, void *out);
+
+/* Adds a copy of an item to a list; aborts when memory is out. */
+void settings_list_add(struct settings_list *list, const char *item, unsigned line);
+
+/* Wipes and frees the items of a list that no table knows. */
+void settings_list_clear(struct settings_list *list);
+
+/* The line that set this key, or 0. */
+unsigned settings_line(const struct settings_report *report, const char *section, const char *key);
+
+/* Adds an error that only the caller can find. */
+void settings_report_add(struct settings_report *report, unsigned line, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Prints every error to stderr, in the order of lines, as "program: FILE:LINE: text". */
+void settings_report_print(const struct settings_report *report, const char *program);
+
+void settings_report_clear(struct settings_report *report);
+
+/*
+ * Reads a secret from the first line of a file. Returns a heap string to be wiped and freed by
+ * settings_free_secret(), or NULL with what is wrong in message.
+ */
+char *settings_read_secret(const char *path, char *message, size_t message_size);
+
+/* Overwrites and frees; NULL is allowed. */
+void settings_free_secret(char *secret);
+
+#endif

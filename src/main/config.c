@@ -1,0 +1,218 @@
+/*
+ * The one table of configuration keys, and the checks that need more than one key or the system.
+ * How a file is read is settings.c's; what a value does is its module's.
+ */
+#include "main/config.h"
+
+#include "base/address.h"
+#include "cliser/proto.h"
+
+#include <pwd.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The password in the shipped cliser.ini: everyone knows it. */
+#define SHIPPED_PASSWORD "cliser"
+
+#define DAY_MS           UINT64_C(86400000)
+
+static const char *const log_level_names[] = {"error", "warn", "info", "debug", NULL};
+static const char *const log_target_names[] = {"stderr", "syslog", NULL};
+static const char *const log_format_names[] = {"text", "json", NULL};
+
+#define AT(member) offsetof(struct config, member)
+
+/* clang-format off */
+const struct setting config_table[] = {
+    {"server", "listen", SETTING_LIST, AT(listen), .def = "127.0.0.1:1111",
+     .help = "addresses to listen on: 127.0.0.1:1111, [::1]:1111, unix:/path"},
+    {"server", "max_clients", SETTING_NUMBER, AT(sessions.limits.max_clients), 1, UINT32_MAX,
+     .def = "1000000", .reloadable = true,
+     .help = "clients at the same time; more get 450"},
+    {"server", "backlog", SETTING_NUMBER, AT(backlog), 1, 65535, .def = "4096",
+     .help = "connections the kernel holds until they are accepted"},
+    {"server", "reuse_port", SETTING_BOOL, AT(reuse_port), .def = "no",
+     .help = "let several processes listen on the same port"},
+    {"server", "user", SETTING_TEXT, AT(user),
+     .help = "started as root: become this user once the ports are open"},
+    {"server", "drain", SETTING_DURATION, AT(drain_ms), 0, DAY_MS, .def = "30s", .reloadable = true,
+     .help = "SIGQUIT spreads the ends of all sessions over this time"},
+    {"server", "explain_refusals", SETTING_BOOL, AT(sessions.explain_refusals), .def = "yes",
+     .reloadable = true, .help = "send a 4xx line before closing"},
+
+    {"auth", "password", SETTING_LINES, AT(passwords), .reloadable = true, .whole = true,
+     .help = "a password that clients may give; repeat the key to accept several"},
+    {"auth", "password_file", SETTING_LINES, AT(password_files), .reloadable = true,
+     .help = "a file whose first line is such a password; may be repeated"},
+
+    {"keepalive", "interval", SETTING_DURATION, AT(sessions.interval_ms), 1, DAY_MS, .def = "10s",
+     .reloadable = true, .help = "time between two 100s to the same client"},
+    {"keepalive", "misses", SETTING_NUMBER, AT(sessions.misses), 1, 255, .def = "3",
+     .reloadable = true, .help = "unanswered 100s after which a client is dropped"},
+    {"keepalive", "require_reply", SETTING_CHOICE, AT(sessions.require_reply),
+     .choices = require_reply_names, .def = "auto", .reloadable = true,
+     .help = "does silence count: auto (for clients that have answered once), yes, no"},
+
+    {"limits", "handshake_timeout", SETTING_DURATION, AT(sessions.handshake_timeout_ms), 10, DAY_MS,
+     .def = "10s", .reloadable = true, .help = "time from connecting to 140, all in all"},
+    {"limits", "max_pending", SETTING_NUMBER, AT(sessions.limits.max_pending), 1, UINT32_MAX,
+     .def = "16384", .reloadable = true,
+     .help = "connections not yet registered; from half of it on more and more get 450"},
+
+    {"registry", "store", SETTING_CHOICE, AT(store.kind), .choices = store_kind_names,
+     .def = "sqlite", .help = "where clients are kept: sqlite, or memory (until the server ends)"},
+    {"registry", "path", SETTING_TEXT, AT(store.path), .def = "cliser.db",
+     .help = "the database file of store = sqlite"},
+    {"registry", "sync", SETTING_CHOICE, AT(store.sync), .choices = store_sync_names,
+     .def = "normal", .help = "normal survives a killed server; full also a power failure, and is slower"},
+    {"registry", "duplicate_id", SETTING_CHOICE, AT(sessions.duplicate_id),
+     .choices = duplicate_policy_names, .def = "probe", .reloadable = true,
+     .help = "a second client with an ID: probe (the first one if it is alive), takeover, reject"},
+    {"registry", "forget_after", SETTING_DURATION, AT(sessions.forget_after_ms), 1, 36500 * DAY_MS,
+     .word = "never", .def = "never", .reloadable = true,
+     .help = "remove clients that have been disconnected for so long"},
+
+    {"log", "level", SETTING_CHOICE, AT(log.level), .choices = log_level_names, .def = "info",
+     .reloadable = true, .help = "error, warn, info or debug"},
+    {"log", "target", SETTING_CHOICE, AT(log.target), .choices = log_target_names, .def = "stderr",
+     .reloadable = true, .help = "stderr or syslog"},
+    {"log", "format", SETTING_CHOICE, AT(log.format), .choices = log_format_names, .def = "text",
+     .reloadable = true, .help = "text or json"},
+};
+/* clang-format on */
+
+const size_t config_rows = sizeof(config_table) / sizeof(config_table[0]);
+
+static void check_listen(const struct config *config, struct settings_report *report);
+static void check_passwords(const struct config *config, struct settings_report *report);
+static void check_password(const struct config *config, const char *password, unsigned line,
+                           struct settings_report *report);
+static void read_password_files(struct config *config, struct settings_report *report);
+static void check_user(const struct config *config, struct settings_report *report);
+static int add_all(struct credentials *credentials, const struct settings_list *passwords);
+
+int config_load(const char *path, struct config *config, struct settings_report *report)
+{
+    *config = (struct config){.user = NULL};
+    (void)settings_load(path, config_table, config_rows, config, report);
+
+    /* A file that cannot be read at all has one error, not those of an empty file as well. */
+    if (report->count == 1 && report->errors[0].line == 0)
+        return -1;
+    read_password_files(config, report);
+    check_listen(config, report);
+    check_passwords(config, report);
+    check_user(config, report);
+    return report->count == 0 ? 0 : -1;
+}
+
+struct credentials *config_credentials(const struct config *config)
+{
+    struct credentials *credentials = credentials_new();
+
+    if (credentials && (add_all(credentials, &config->passwords) != 0 ||
+                        add_all(credentials, &config->file_passwords) != 0)) {
+        credentials_free(credentials);
+        return NULL;
+    }
+    return credentials;
+}
+
+void config_clear(struct config *config)
+{
+    settings_clear(config_table, config_rows, config);
+    settings_list_clear(&config->file_passwords);
+}
+
+static void check_listen(const struct config *config, struct settings_report *report)
+{
+    struct address address;
+    char message[256];
+
+    for (size_t i = 0; i < config->listen.count; i++) {
+        if (address_parse(config->listen.items[i], &address, message, sizeof(message)) != 0)
+            settings_report_add(report, config->listen.lines[i], "listen: %s", message);
+    }
+    if (config->listen.count == 0)
+        settings_report_add(report, settings_line(report, "server", "listen"),
+                            "listen: at least one address is needed, such as 127.0.0.1:1111");
+}
+
+static void read_password_files(struct config *config, struct settings_report *report)
+{
+    char message[512];
+
+    for (size_t i = 0; i < config->password_files.count; i++) {
+        const unsigned line = config->password_files.lines[i];
+        char *password =
+            settings_read_secret(config->password_files.items[i], message, sizeof(message));
+
+        if (!password) {
+            settings_report_add(report, line, "password_file: %s", message);
+            continue;
+        }
+        settings_list_add(&config->file_passwords, password, line);
+        settings_free_secret(password);
+    }
+}
+
+static void check_passwords(const struct config *config, struct settings_report *report)
+{
+    const size_t given = config->passwords.count + config->password_files.count;
+
+    if (given == 0 && settings_line(report, "auth", "password") == 0)
+        settings_report_add(report, 0,
+                            "no password: [auth] needs password = … or password_file = …");
+    for (size_t i = 0; i < config->passwords.count; i++)
+        check_password(config, config->passwords.items[i], config->passwords.lines[i], report);
+    for (size_t i = 0; i < config->file_passwords.count; i++)
+        check_password(config, config->file_passwords.items[i], config->file_passwords.lines[i],
+                       report);
+}
+
+static void check_password(const struct config *config, const char *password, unsigned line,
+                           struct settings_report *report)
+{
+    struct address address;
+    char message[256];
+
+    if (!proto_password_valid(password, strlen(password))) {
+        settings_report_add(report, line, "this password has %zu bytes; it should have 1 to %d",
+                            strlen(password), PROTO_MAX_PASSWORD_BYTES);
+        return;
+    }
+    if (strcmp(password, SHIPPED_PASSWORD) != 0)
+        return;
+    for (size_t i = 0; i < config->listen.count; i++) {
+        const char *listen = config->listen.items[i];
+
+        if (address_parse(listen, &address, message, sizeof(message)) == 0 &&
+            !address_is_loopback(&address)) {
+            settings_report_add(report, line,
+                                "this is the password that cliser is shipped with; choose another "
+                                "before listening on %s, or listen on 127.0.0.1",
+                                listen);
+            return;
+        }
+    }
+}
+
+static void check_user(const struct config *config, struct settings_report *report)
+{
+    if (config->user && !getpwnam(config->user))
+        settings_report_add(report, settings_line(report, "server", "user"),
+                            "user: there is no user \"%s\" on this host", config->user);
+}
+
+static int add_all(struct credentials *credentials, const struct settings_list *passwords)
+{
+    for (size_t i = 0; i < passwords->count; i++) {
+        const char *password = passwords->items[i];
+
+        if (credentials_add(credentials, password, strlen(password)) != 0)
+            return -1;
+    }
+    return 0;
+}

@@ -1,0 +1,46 @@
+/* cliser.ini: every key, its default and its bounds, and what the keys must be together. */
+#ifndef MAIN_CONFIG_H
+#define MAIN_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/log.h"
+#include "base/settings.h"
+#include "registry/credential.h"
+#include "session/session.h"
+#include "store/store.h"
+
+/* The table of keys, in the order of the file. docs/configuration.md is about the same keys. */
+extern const struct setting config_table[];
+extern const size_t config_rows;
+
+/* Everything the file says. The parts are the options of the modules they are named after. */
+struct config {
+    struct settings_list listen;
+    uint64_t backlog;
+    bool reuse_port;
+    char *user; /* NULL: stay who we are */
+    uint64_t drain_ms;
+    struct settings_list passwords;
+    struct settings_list password_files;
+    struct settings_list file_passwords; /* what password_files hold */
+    struct sessions_options sessions;
+    struct store_options store; /* without node */
+    struct log_options log;     /* without program */
+};
+
+/*
+ * Reads and checks the file. Returns 0, or -1 with every error in *report. Either way *config and
+ * *report are to be cleared; path must outlive the report.
+ */
+int config_load(const char *path, struct config *config, struct settings_report *report);
+
+/* The passwords as a set to be handed to sessions_new(). Returns NULL when memory is out. */
+struct credentials *config_credentials(const struct config *config);
+
+/* Frees what config_load() made, and wipes the passwords. */
+void config_clear(struct config *config);
+
+#endif

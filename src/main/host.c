@@ -1,0 +1,96 @@
+/* Limits, names and privileges of the host. Knows nothing of clients but how many there may be. */
+#include "main/host.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+static uint64_t read_number(const char *path, uint64_t otherwise);
+static uint64_t least(uint64_t left, uint64_t right);
+
+uint64_t host_raise_descriptors(uint64_t clients)
+{
+    const uint64_t wanted =
+        least(clients + HOST_RESERVED_DESCRIPTORS, read_number("/proc/sys/fs/nr_open", 1048576));
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return 1024;
+    if (limit.rlim_cur >= wanted)
+        return limit.rlim_cur;
+
+    /* Beyond the hard limit only root may go; as far as that limit everyone may. */
+    struct rlimit raised = {.rlim_cur = wanted, .rlim_max = wanted};
+    if (limit.rlim_max >= wanted)
+        raised.rlim_max = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &raised) == 0)
+        return wanted;
+    raised = (struct rlimit){.rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max};
+    return setrlimit(RLIMIT_NOFILE, &raised) == 0 ? limit.rlim_max : limit.rlim_cur;
+}
+
+uint64_t host_room_for_connections(uint64_t descriptors)
+{
+    const uint64_t watches = read_number("/proc/sys/fs/epoll/max_user_watches", UINT64_MAX);
+    const uint64_t room = least(descriptors, watches);
+
+    /* Even with next to nothing left there is to be somebody to serve. */
+    return room > 2 * HOST_RESERVED_DESCRIPTORS ? room - HOST_RESERVED_DESCRIPTORS : room / 2;
+}
+
+uint64_t host_backlog(uint64_t wanted)
+{
+    return least(wanted, read_number("/proc/sys/net/core/somaxconn", wanted));
+}
+
+int host_become_user(const char *user, char *message, size_t message_size)
+{
+    const struct passwd *entry = getpwnam(user);
+
+    if (!entry) {
+        snprintf(message, message_size, "there is no user \"%s\" on this host", user);
+        return -1;
+    }
+    if (geteuid() == entry->pw_uid)
+        return 0;
+    if (initgroups(user, entry->pw_gid) != 0 ||
+        setresgid(entry->pw_gid, entry->pw_gid, entry->pw_gid) != 0 ||
+        setresuid(entry->pw_uid, entry->pw_uid, entry->pw_uid) != 0) {
+        snprintf(message, message_size,
+                 "cannot become user \"%s\": %s; start as root, or leave user out", user,
+                 strerror(errno));
+        return -1;
+    }
+    return 0;
+}
+
+const char *host_name(char *buf, size_t size)
+{
+    if (gethostname(buf, size) != 0)
+        snprintf(buf, size, "localhost");
+    buf[size - 1] = '\0';
+    return buf;
+}
+
+static uint64_t read_number(const char *path, uint64_t otherwise)
+{
+    FILE *file = fopen(path, "re");
+    uint64_t number = otherwise;
+
+    if (!file)
+        return otherwise;
+    if (fscanf(file, "%" SCNu64, &number) != 1)
+        number = otherwise;
+    fclose(file);
+    return number;
+}
+
+static uint64_t least(uint64_t left, uint64_t right)
+{
+    return left < right ? left : right;
+}

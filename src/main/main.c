@@ -1,0 +1,519 @@
+/*
+ * cliserd: options, signals, and the order in which everything is built and taken down. Everything
+ * that is decided while the server runs is decided elsewhere.
+ */
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/units.h"
+#include "main/config.h"
+#include "main/host.h"
+#include "net/conn.h"
+#include "net/listener.h"
+#include "net/server.h"
+#include "registry/registry.h"
+#include "session/session.h"
+#include "store/store.h"
+
+#include <event2/event.h>
+#include <systemd/sd-daemon.h>
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PROGRAM      "cliserd"
+#define DEFAULT_FILE "cliser.ini"
+
+enum exit_status { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+/* A signal and what it asks for. */
+enum signal_slot { SIGNAL_STOP, SIGNAL_INTERRUPT, SIGNAL_DRAIN, SIGNAL_RELOAD, SIGNAL_COUNT };
+
+struct options {
+    const char *file;
+    bool check_only;
+};
+
+struct daemon {
+    const char *file;
+    struct config started; /* what the keys that need a restart were at the start */
+    char node[256];
+    struct event_base *base;
+    struct listeners *listeners;
+    struct registry *registry;
+    struct sessions *sessions;
+    struct store *store;
+    struct server *server;
+    struct event *signals[SIGNAL_COUNT];
+    struct event *reload; /* a burst of SIGHUPs is one reload */
+    struct event *watchdog;
+};
+
+static bool parse_options(int argc, char **argv, struct options *options, int *status);
+static void print_help(void);
+static int open_network(struct daemon *daemon, uint64_t *room);
+static int open_registry(struct daemon *daemon);
+static int open_server(struct daemon *daemon, uint64_t room);
+static int open_signals(struct daemon *daemon);
+static int start_watchdog(struct daemon *daemon);
+static void say_ready(const struct daemon *daemon);
+static void take_down(struct daemon *daemon);
+static void main_on_stop(evutil_socket_t signal_number, short what, void *user);
+static void main_on_drain(evutil_socket_t signal_number, short what, void *user);
+static void main_on_hangup(evutil_socket_t signal_number, short what, void *user);
+static void main_on_reload(evutil_socket_t fd, short what, void *user);
+static void main_on_watchdog(evutil_socket_t fd, short what, void *user);
+static void main_on_event_log(int severity, const char *text);
+static void main_on_event_fatal(int error);
+static bool reload(struct daemon *daemon);
+static void apply(struct daemon *daemon, struct config *wanted, struct credentials *credentials);
+static void report_failed_reload(const struct settings_report *report);
+static void warn_of_restart(const struct config *started, const struct config *wanted);
+static struct server_options server_options_of(const struct config *config);
+static unsigned user_timeout_ms(const struct config *config);
+static void log_limits(const struct config *config, uint64_t descriptors, uint64_t room);
+
+int main(int argc, char **argv)
+{
+    struct options options = {.file = DEFAULT_FILE};
+    struct daemon daemon = {.base = NULL};
+    struct settings_report report;
+    uint64_t room = 0;
+    int status = EXIT_FAILED;
+
+    if (!parse_options(argc, argv, &options, &status))
+        return status;
+    if (hash_init() != 0) {
+        fprintf(stderr, PROGRAM ": the system has no random numbers to give\n");
+        return EXIT_FAILED;
+    }
+
+    daemon.file = options.file;
+    if (config_load(options.file, &daemon.started, &report) != 0) {
+        settings_report_print(&report, PROGRAM);
+        status = EXIT_USAGE;
+        goto out;
+    }
+    if (options.check_only) {
+        printf("%s: ok\n", options.file);
+        status = EXIT_DONE;
+        goto out;
+    }
+
+    /* A peer that is gone, and a file that may not grow, are errors of a write and no more. */
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+    daemon.started.log.program = PROGRAM;
+    if (log_open(&daemon.started.log) != 0)
+        fprintf(stderr, PROGRAM ": syslog cannot be reached now; its lines are counted as lost\n");
+
+    if (open_network(&daemon, &room) != 0 || open_registry(&daemon) != 0 ||
+        open_server(&daemon, room) != 0 || open_signals(&daemon) != 0 ||
+        start_watchdog(&daemon) != 0)
+        goto out;
+    say_ready(&daemon);
+    if (server_run(daemon.server) == 0)
+        status = EXIT_DONE;
+    else
+        fprintf(stderr, PROGRAM ": the event loop failed\n");
+
+out:
+    settings_report_clear(&report);
+    take_down(&daemon);
+    return status;
+}
+
+/* Returns false when the program ends here, with this status. */
+static bool parse_options(int argc, char **argv, struct options *options, int *status)
+{
+    static const struct option known[] = {
+        {"config", required_argument, NULL, 'c'},
+        {"test", no_argument, NULL, 't'},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},
+        {NULL, 0, NULL, 0},
+    };
+    bool file_given = false;
+    int option;
+
+    while ((option = getopt_long(argc, argv, "c:thV", known, NULL)) != -1) {
+        switch (option) {
+        case 'c':
+            options->file = optarg;
+            file_given = true;
+            break;
+        case 't':
+            options->check_only = true;
+            break;
+        case 'h':
+            print_help();
+            *status = EXIT_DONE;
+            return false;
+        case 'V':
+            printf(PROGRAM " " CLISER_VERSION "\n");
+            *status = EXIT_DONE;
+            return false;
+        default:
+            fprintf(stderr, PROGRAM ": --help shows the options\n");
+            *status = EXIT_USAGE;
+            return false;
+        }
+    }
+    if (optind < argc && !file_given)
+        options->file = argv[optind++];
+    if (optind < argc) {
+        fprintf(stderr, PROGRAM ": %s is one file too many; give one\n", argv[optind]);
+        *status = EXIT_USAGE;
+        return false;
+    }
+    return true;
+}
+
+static void print_help(void)
+{
+    printf("Usage: " PROGRAM " [OPTIONS] [FILE]\n"
+           "\n"
+           "Keeps clients connected and knows at any moment which of them are there.\n"
+           "\n"
+           "  FILE, -c, --config FILE  the configuration (" DEFAULT_FILE ")\n"
+           "  -t, --test               check the configuration and exit\n"
+           "  -h, --help               show this\n"
+           "  -V, --version            show the version\n"
+           "\n"
+           "Signals:\n"
+           "  SIGHUP           read the configuration again; a broken one changes nothing\n"
+           "  SIGTERM, SIGINT  stop; a second one stops at once\n"
+           "  SIGQUIT          take no newcomers, end all sessions over [server] drain, stop\n"
+           "\n"
+           "Keys of the configuration, with their defaults:\n");
+    for (size_t i = 0; i < config_rows; i++) {
+        const struct setting *row = &config_table[i];
+
+        if (i == 0 || strcmp(row->section, config_table[i - 1].section) != 0)
+            printf("  [%s]\n", row->section);
+        printf("  %-17s %s%s%s%s\n", row->key, row->help, row->def ? " (" : "",
+               row->def ? row->def : "", row->def ? ")" : "");
+    }
+    printf("\nExit status: 0 done, 1 failed, 2 wrong usage or configuration.\n");
+}
+
+/* Ports first, while we may still be root; then we are somebody else for good. */
+static int open_network(struct daemon *daemon, uint64_t *room)
+{
+    const struct config *config = &daemon->started;
+    const uint64_t descriptors = host_raise_descriptors(config->sessions.limits.max_clients);
+    const struct listeners_options options = {
+        .addresses = config->listen.items,
+        .count = config->listen.count,
+        .backlog = config->backlog,
+        .reuse_port = config->reuse_port,
+        .user_timeout_ms = user_timeout_ms(config),
+    };
+    char message[256];
+
+    *room = host_room_for_connections(descriptors);
+    log_limits(config, descriptors, *room);
+    daemon->listeners = listeners_open(&options, message, sizeof(message));
+    if (!daemon->listeners) {
+        fprintf(stderr, PROGRAM ": %s\n", message);
+        return -1;
+    }
+    if (config->user && host_become_user(config->user, message, sizeof(message)) != 0) {
+        fprintf(stderr, PROGRAM ": %s\n", message);
+        return -1;
+    }
+    return 0;
+}
+
+static int open_registry(struct daemon *daemon)
+{
+    struct config *config = &daemon->started;
+    struct credentials *credentials = config_credentials(config);
+    char message[512];
+
+    daemon->registry = registry_new();
+    if (!daemon->registry || !credentials)
+        abort(); /* out of memory while starting */
+    daemon->sessions = sessions_new(&config->sessions, daemon->registry, credentials,
+                                    &conn_session_ops, clock_now());
+    config->store.node = host_name(daemon->node, sizeof(daemon->node));
+    daemon->store = store_open(&config->store, daemon->registry, sessions_on_answer,
+                               daemon->sessions, message, sizeof(message));
+    if (!daemon->store) {
+        fprintf(stderr, PROGRAM ": %s\n", message);
+        return -1;
+    }
+    sessions_set_store(daemon->sessions, daemon->store);
+    return 0;
+}
+
+static int open_server(struct daemon *daemon, uint64_t room)
+{
+    struct event_config *event_config = event_config_new();
+    struct server_options options = server_options_of(&daemon->started);
+
+    event_set_log_callback(main_on_event_log);
+    event_set_fatal_callback(main_on_event_fatal);
+    if (event_config) {
+        /* The environment must not switch on epoll change lists. */
+        (void)event_config_set_flag(event_config, EVENT_BASE_FLAG_IGNORE_ENV);
+        daemon->base = event_base_new_with_config(event_config);
+        event_config_free(event_config);
+    }
+    options.max_connections = (size_t)room;
+    if (daemon->base)
+        daemon->server =
+            server_new(&options, daemon->base, daemon->listeners, daemon->sessions, daemon->store);
+    if (!daemon->server) {
+        fprintf(stderr, PROGRAM ": cannot set up the event loop\n");
+        return -1;
+    }
+    daemon->listeners = NULL; /* the server's now */
+    return 0;
+}
+
+static int open_signals(struct daemon *daemon)
+{
+    static const struct {
+        int number;
+        event_callback_fn callback;
+    } handlers[SIGNAL_COUNT] = {
+        [SIGNAL_STOP] = {SIGTERM, main_on_stop},
+        [SIGNAL_INTERRUPT] = {SIGINT, main_on_stop},
+        [SIGNAL_DRAIN] = {SIGQUIT, main_on_drain},
+        [SIGNAL_RELOAD] = {SIGHUP, main_on_hangup},
+    };
+
+    daemon->reload = evtimer_new(daemon->base, main_on_reload, daemon);
+    if (!daemon->reload)
+        abort(); /* out of memory while starting */
+    for (int i = 0; i < SIGNAL_COUNT; i++) {
+        daemon->signals[i] =
+            evsignal_new(daemon->base, handlers[i].number, handlers[i].callback, daemon);
+        if (!daemon->signals[i] || event_add(daemon->signals[i], NULL) != 0)
+            abort();
+    }
+    return 0;
+}
+
+/* systemd, if it watches over us, wants to hear from the loop at half the time it allows. */
+static int start_watchdog(struct daemon *daemon)
+{
+    uint64_t allowed_us = 0;
+
+    if (sd_watchdog_enabled(0, &allowed_us) <= 0)
+        return 0;
+    const uint64_t every_us = allowed_us / 2;
+    const struct timeval every = {.tv_sec = (time_t)(every_us / CLOCK_US_PER_SEC),
+                                  .tv_usec = (suseconds_t)(every_us % CLOCK_US_PER_SEC)};
+    daemon->watchdog = event_new(daemon->base, -1, EV_PERSIST, main_on_watchdog, daemon);
+    if (!daemon->watchdog || event_add(daemon->watchdog, &every) != 0)
+        abort(); /* out of memory while starting */
+    return 0;
+}
+
+static void say_ready(const struct daemon *daemon)
+{
+    char addresses[1024];
+    char line[sizeof(addresses) + 16];
+    char dead_max[UNITS_TEXT_BYTES];
+
+    server_describe(daemon->server, addresses, sizeof(addresses));
+    units_format_duration(sessions_dead_client_max_ms(&daemon->started.sessions), dead_max);
+    log_event(LOG_LEVEL_INFO, "start", LOG_STR("version", CLISER_VERSION),
+              LOG_STR("config", daemon->file), LOG_NUM("pid", getpid()),
+              LOG_NUM("registered", registry_count(daemon->registry)));
+    log_event(LOG_LEVEL_INFO, "keepalive", LOG_STR("dead_client_max", dead_max));
+    snprintf(line, sizeof(line), "ready: %s", addresses);
+    log_announce("ready", line);
+    (void)sd_notify(0, "READY=1");
+}
+
+/* In the opposite order of building; everything may be missing. */
+static void take_down(struct daemon *daemon)
+{
+    for (int i = 0; i < SIGNAL_COUNT; i++) {
+        if (daemon->signals[i])
+            event_free(daemon->signals[i]);
+    }
+    if (daemon->reload)
+        event_free(daemon->reload);
+    if (daemon->watchdog)
+        event_free(daemon->watchdog);
+    store_close(daemon->store, clock_now());
+    if (daemon->server)
+        log_event(LOG_LEVEL_INFO, "stopped",
+                  LOG_NUM("sessions", sessions_counters(daemon->sessions)->started),
+                  LOG_NUM("registered", sessions_counters(daemon->sessions)->registered));
+    server_free(daemon->server);
+    listeners_close(daemon->listeners);
+    sessions_free(daemon->sessions);
+    registry_free(daemon->registry);
+    if (daemon->base)
+        event_base_free(daemon->base);
+    libevent_global_shutdown();
+    config_clear(&daemon->started);
+    log_close();
+}
+
+static void main_on_stop(evutil_socket_t signal_number, short what, void *user)
+{
+    struct daemon *daemon = user;
+
+    (void)what;
+    log_event(LOG_LEVEL_INFO, "stopping", LOG_STR("signal", strsignal((int)signal_number)),
+              LOG_NUM("clients", sessions_connected(daemon->sessions)));
+    (void)sd_notify(0, "STOPPING=1");
+    server_stop(daemon->server);
+}
+
+static void main_on_drain(evutil_socket_t signal_number, short what, void *user)
+{
+    struct daemon *daemon = user;
+
+    (void)signal_number;
+    (void)what;
+    log_event(LOG_LEVEL_INFO, "draining", LOG_NUM("clients", sessions_connected(daemon->sessions)));
+    (void)sd_notify(0, "STOPPING=1");
+    server_drain(daemon->server);
+}
+
+/* libevent calls this once for every signal: only note that there was one. */
+static void main_on_hangup(evutil_socket_t signal_number, short what, void *user)
+{
+    static const struct timeval now = {.tv_sec = 0};
+    struct daemon *daemon = user;
+
+    (void)signal_number;
+    (void)what;
+    (void)event_add(daemon->reload, &now);
+}
+
+static void main_on_reload(evutil_socket_t fd, short what, void *user)
+{
+    struct daemon *daemon = user;
+
+    (void)fd;
+    (void)what;
+    (void)sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, clock_monotonic_us());
+    if (reload(daemon))
+        log_event(LOG_LEVEL_INFO, "reloaded", LOG_STR("config", daemon->file));
+    (void)sd_notify(0, "READY=1");
+}
+
+static void main_on_watchdog(evutil_socket_t fd, short what, void *user)
+{
+    (void)fd;
+    (void)what;
+    (void)user;
+    (void)sd_notify(0, "WATCHDOG=1");
+}
+
+static void main_on_event_log(int severity, const char *text)
+{
+    static struct log_limit limit;
+
+    if (severity >= EVENT_LOG_WARN && log_limit_allows(&limit, clock_monotonic_us()))
+        log_event(LOG_LEVEL_WARN, "libevent", LOG_STR("text", text));
+}
+
+/* libevent cannot go on. What was registered is in the store, so a fresh start knows it. */
+static void main_on_event_fatal(int error)
+{
+    log_event(LOG_LEVEL_ERROR, "libevent_fatal", LOG_NUM("error", error));
+    abort();
+}
+
+/* All or nothing: nothing is touched before everything new has been read and checked. */
+static bool reload(struct daemon *daemon)
+{
+    struct config wanted;
+    struct settings_report report;
+    struct credentials *credentials = NULL;
+    bool done = false;
+
+    if (config_load(daemon->file, &wanted, &report) != 0) {
+        report_failed_reload(&report);
+        goto out;
+    }
+    credentials = config_credentials(&wanted);
+    if (!credentials) {
+        log_event(LOG_LEVEL_ERROR, "reload_failed", LOG_STR("error", "out of memory"));
+        goto out;
+    }
+
+    apply(daemon, &wanted, credentials);
+    done = true;
+
+out:
+    settings_report_clear(&report);
+    config_clear(&wanted);
+    return done;
+}
+
+/* Cannot fail. Owns credentials from here on. */
+static void apply(struct daemon *daemon, struct config *wanted, struct credentials *credentials)
+{
+    const struct server_options options = server_options_of(wanted);
+
+    wanted->log.program = PROGRAM;
+    if (log_open(&wanted->log) != 0)
+        fprintf(stderr, PROGRAM ": syslog cannot be reached now; its lines are counted as lost\n");
+    sessions_reload(daemon->sessions, &wanted->sessions, credentials, clock_now());
+    server_reload(daemon->server, &options);
+    warn_of_restart(&daemon->started, wanted);
+}
+
+static void report_failed_reload(const struct settings_report *report)
+{
+    char where[512];
+
+    for (size_t i = 0; i < report->count; i++) {
+        snprintf(where, sizeof(where), "%s:%u: %s", report->path, report->errors[i].line,
+                 report->errors[i].text);
+        log_event(LOG_LEVEL_ERROR, "reload_failed", LOG_STR("error", where));
+    }
+}
+
+static void warn_of_restart(const struct config *started, const struct config *wanted)
+{
+    for (size_t i = 0; i < config_rows; i++) {
+        const struct setting *row = &config_table[i];
+
+        if (!row->reloadable && !settings_equal(row, started, wanted))
+            log_event(LOG_LEVEL_WARN, "restart_needed", LOG_STR("section", row->section),
+                      LOG_STR("key", row->key));
+    }
+}
+
+static struct server_options server_options_of(const struct config *config)
+{
+    return (struct server_options){
+        .drain_ms = config->drain_ms,
+        .user_timeout_ms = user_timeout_ms(config),
+    };
+}
+
+static unsigned user_timeout_ms(const struct config *config)
+{
+    const uint64_t ms = config->sessions.interval_ms * config->sessions.misses;
+
+    return ms > INT32_MAX ? INT32_MAX : (unsigned)ms;
+}
+
+static void log_limits(const struct config *config, uint64_t descriptors, uint64_t room)
+{
+    const uint64_t backlog = host_backlog(config->backlog);
+    const uint64_t max_clients = config->sessions.limits.max_clients;
+
+    log_event(LOG_LEVEL_INFO, "limits", LOG_NUM("descriptors", descriptors),
+              LOG_NUM("clients", room < max_clients ? room : max_clients),
+              LOG_NUM("max_clients", max_clients), LOG_NUM("backlog", backlog));
+    if (backlog < config->backlog)
+        log_event(LOG_LEVEL_WARN, "backlog_cut", LOG_NUM("wanted", config->backlog),
+                  LOG_NUM("somaxconn", backlog));
+}

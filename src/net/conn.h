@@ -1,0 +1,82 @@
+/*
+ * One client's connection: a bufferevent with a session inside. A callback translates and returns;
+ * it never frees. Whoever owns the connection (server.c) frees it at the end of the loop turn.
+ */
+#ifndef NET_CONN_H
+#define NET_CONN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <sys/queue.h>
+
+#include "session/session.h"
+
+struct bufferevent;
+struct event_base;
+struct conn;
+
+/* Bytes that may wait for a peer that does not read. */
+#define CONN_MAX_UNSENT_BYTES (64 * 1024)
+
+/* How long a peer may take to read its last line. */
+#define CONN_LINGER_US (2 * CLOCK_US_PER_SEC)
+
+/* What all connections share; owned by the server. */
+struct conn_env {
+    struct event_base *base;
+    struct sessions *sessions;
+
+    /* The connection is to be taken to conn_finish() at the end of this turn; user is the server.
+     * Called again for a lingering one that has nothing more to wait for. */
+    void (*on_dying)(void *user, struct conn *conn);
+    void *user;
+
+    unsigned
+        user_timeout_ms; /* TCP gives a connection up when data is unacknowledged for so long */
+    uint8_t
+        generation; /* counts changes of user_timeout_ms; new sockets have it from the listener */
+};
+
+struct conn {
+    struct session session;
+    struct bufferevent *bev; /* owns the socket */
+    struct conn_env *env;
+    TAILQ_ENTRY(conn) link; /* the server's: in the list that place names */
+    uint64_t linger_until_us;
+    uint8_t place;      /* the server's: enum conn_place */
+    uint8_t generation; /* of the user timeout its socket has */
+    bool is_tcp;
+    bool reading_paused; /* lines are held, and enough of them */
+    bool closing;        /* the session is over */
+    bool said_why;       /* a last line is on its way */
+    bool gone;           /* nothing can be sent or read any more */
+    bool lingering;      /* waits for the peer to read the last line and close */
+};
+
+/* Which of the server's lists a connection is in. */
+enum conn_place { CONN_NOWHERE, CONN_LIVE, CONN_DYING, CONN_LINGERING };
+
+TAILQ_HEAD(conn_list, conn);
+
+/* For sessions_new(): connects sessions to connections. */
+extern const struct session_ops conn_session_ops;
+
+/*
+ * Makes a connection of an accepted, non-blocking socket and starts its session. Returns it,
+ * possibly closing already; or NULL when memory or epoll watches are out, in which case the socket
+ * is still the caller's.
+ */
+struct conn *conn_new(struct conn_env *env, int fd, const struct peer_address *peer,
+                      struct moment now);
+
+/*
+ * Takes a closing connection further: returns true when it can be freed now, false when it has to
+ * wait for the peer, until linger_until_us at the latest.
+ */
+bool conn_finish(struct conn *conn, struct moment now);
+
+/* Closes the socket and frees. The session must be over. Not from within any callback. */
+void conn_free(struct conn *conn);
+
+#endif

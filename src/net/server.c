@@ -1,0 +1,337 @@
+/*
+ * Owns every connection and the order of things in a loop turn. Decides when connections are freed
+ * and how the server comes to its end. Knows no rule of the protocol and none of the registry.
+ */
+#include "net/server.h"
+
+#include "base/log.h"
+#include "net/conn.h"
+#include "net/listener.h"
+
+#include <event2/event.h>
+
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* While draining, this many times a second some sessions are ended. */
+#define DRAIN_STEP_US (20 * CLOCK_US_PER_MS)
+
+enum server_phase { SERVER_SERVING, SERVER_DRAINING, SERVER_STOPPING, SERVER_DONE };
+
+struct server {
+    struct server_options options;
+    struct event_base *base;
+    struct listeners *listeners; /* NULL once closed */
+    struct sessions *sessions;
+    struct store *store;
+    struct conn_env conn_env;
+
+    struct conn_list live;
+    struct conn_list dying;     /* to be finished at the end of this turn */
+    struct conn_list lingering; /* oldest first */
+    size_t live_count;
+    size_t conn_count; /* in all lists */
+
+    struct event *timer;
+    uint64_t timer_us; /* when it fires; UINT64_MAX while it is not set */
+
+    enum server_phase phase;
+    uint64_t drain_start_us;
+    size_t drain_total;
+};
+
+static void server_on_timer(evutil_socket_t fd, short what, void *user);
+static void server_on_accept(void *user, int fd, const struct address *from);
+static void server_on_dying(void *user, struct conn *conn);
+static void refuse_at_the_door(int fd, int refusal);
+static void end_turn(struct server *server);
+static void free_dying(struct server *server, struct moment now);
+static void drain_some(struct server *server, struct moment now);
+static void set_timer(struct server *server, struct moment now);
+static uint64_t next_us(const struct server *server);
+static void close_listeners(struct server *server);
+static void end_all_sessions(struct server *server);
+
+struct server *server_new(const struct server_options *options, struct event_base *base,
+                          struct listeners *listeners, struct sessions *sessions,
+                          struct store *store)
+{
+    struct server *server = calloc(1, sizeof(*server));
+
+    if (!server)
+        return NULL;
+    *server = (struct server){
+        .options = *options,
+        .base = base,
+        .listeners = listeners,
+        .sessions = sessions,
+        .store = store,
+        .timer_us = UINT64_MAX,
+        .conn_env = {.base = base,
+                     .sessions = sessions,
+                     .on_dying = server_on_dying,
+                     .user = server,
+                     .user_timeout_ms = options->user_timeout_ms},
+    };
+    TAILQ_INIT(&server->live);
+    TAILQ_INIT(&server->dying);
+    TAILQ_INIT(&server->lingering);
+    server->timer = evtimer_new(base, server_on_timer, server);
+    if (!server->timer || listeners_start(listeners, base, server_on_accept, server) != 0) {
+        server->listeners = NULL;
+        server_free(server);
+        return NULL;
+    }
+    return server;
+}
+
+int server_run(struct server *server)
+{
+    set_timer(server, clock_now());
+    while (server->phase != SERVER_DONE) {
+        if (event_base_loop(server->base, EVLOOP_ONCE) < 0)
+            return -1;
+        end_turn(server);
+    }
+    return 0;
+}
+
+void server_describe(const struct server *server, char *buf, size_t size)
+{
+    listeners_describe(server->listeners, buf, size);
+}
+
+void server_reload(struct server *server, const struct server_options *options)
+{
+    const size_t max_connections = server->options.max_connections;
+
+    server->options = *options;
+    server->options.max_connections = max_connections;
+    if (server->conn_env.user_timeout_ms != options->user_timeout_ms) {
+        server->conn_env.user_timeout_ms = options->user_timeout_ms;
+        server->conn_env.generation++;
+        if (server->listeners)
+            listeners_set_user_timeout(server->listeners, options->user_timeout_ms);
+    }
+}
+
+void server_stop(struct server *server)
+{
+    if (server->phase == SERVER_STOPPING) {
+        server->phase = SERVER_DONE;
+        return;
+    }
+    server->phase = SERVER_STOPPING;
+    close_listeners(server);
+    end_all_sessions(server);
+}
+
+void server_drain(struct server *server)
+{
+    if (server->phase != SERVER_SERVING)
+        return;
+    server->phase = SERVER_DRAINING;
+    server->drain_start_us = clock_monotonic_us();
+    server->drain_total = server->live_count;
+    close_listeners(server);
+}
+
+void server_free(struct server *server)
+{
+    struct conn_list *const lists[] = {&server->live, &server->dying, &server->lingering};
+
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+        struct conn *conn;
+        while ((conn = TAILQ_FIRST(lists[i])) != NULL) {
+            TAILQ_REMOVE(lists[i], conn, link);
+            conn_free(conn);
+        }
+    }
+    listeners_close(server->listeners);
+    if (server->timer)
+        event_free(server->timer);
+    free(server);
+}
+
+static void server_on_timer(evutil_socket_t fd, short what, void *user)
+{
+    struct server *server = user;
+    const struct moment now = clock_now();
+
+    (void)fd;
+    (void)what;
+    server->timer_us = UINT64_MAX;
+    sessions_tick(server->sessions, now);
+    if (server->listeners)
+        listeners_tick(server->listeners, now);
+    if (server->phase == SERVER_DRAINING)
+        drain_some(server, now);
+}
+
+static void server_on_accept(void *user, int fd, const struct address *from)
+{
+    struct server *server = user;
+    const struct moment now = clock_now();
+    struct peer_address peer;
+
+    peer_address_set(&peer, from);
+    if (server->conn_count >= server->options.max_connections ||
+        !sessions_admit(server->sessions)) {
+        refuse_at_the_door(fd, sessions_turn_away(server->sessions, &peer, now));
+        return;
+    }
+
+    struct conn *conn = conn_new(&server->conn_env, fd, &peer, now);
+    if (!conn) {
+        sessions_note_lost_newcomer(server->sessions);
+        close(fd);
+        return;
+    }
+    server->conn_count++;
+    if (conn->place == CONN_NOWHERE) {
+        TAILQ_INSERT_TAIL(&server->live, conn, link);
+        conn->place = CONN_LIVE;
+        server->live_count++;
+    }
+}
+
+/* Its session is over, or it lingered and has nothing to wait for any more. */
+static void server_on_dying(void *user, struct conn *conn)
+{
+    struct server *server = user;
+
+    switch ((enum conn_place)conn->place) {
+    case CONN_DYING:
+        return;
+    case CONN_LIVE:
+        TAILQ_REMOVE(&server->live, conn, link);
+        server->live_count--;
+        break;
+    case CONN_LINGERING:
+        TAILQ_REMOVE(&server->lingering, conn, link);
+        break;
+    case CONN_NOWHERE: /* it died while it was made */
+        break;
+    }
+    TAILQ_INSERT_TAIL(&server->dying, conn, link);
+    conn->place = CONN_DYING;
+}
+
+/*
+ * No session, no bufferevent, no memory: one line and the end. What the newcomer has sent already
+ * is read, since bytes left unread would make the kernel reset the connection and lose the line.
+ */
+static void refuse_at_the_door(int fd, int refusal)
+{
+    const struct proto_code_info *info = proto_code_info(refusal);
+    char unread[PROTO_MAX_LINE_BYTES];
+
+    if (info) {
+        (void)!send(fd, info->line, info->line_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        (void)shutdown(fd, SHUT_WR);
+        (void)!recv(fd, unread, sizeof(unread), MSG_DONTWAIT);
+    }
+    close(fd);
+}
+
+static void end_turn(struct server *server)
+{
+    struct moment now = clock_now();
+
+    store_turn(server->store, now);
+    now = clock_now(); /* a commit may have waited for a disk */
+    free_dying(server, now);
+    set_timer(server, now);
+
+    if (server->phase == SERVER_DRAINING && server->live_count == 0)
+        server->phase = SERVER_STOPPING;
+    if (server->phase == SERVER_STOPPING && server->conn_count == 0)
+        server->phase = SERVER_DONE;
+}
+
+static void free_dying(struct server *server, struct moment now)
+{
+    struct conn *conn = TAILQ_FIRST(&server->lingering);
+
+    /* Those whose time to read the last line is over. */
+    for (; conn && now.mono_us >= conn->linger_until_us; conn = TAILQ_FIRST(&server->lingering))
+        server_on_dying(server, conn);
+
+    while ((conn = TAILQ_FIRST(&server->dying)) != NULL) {
+        TAILQ_REMOVE(&server->dying, conn, link);
+        if (!conn_finish(conn, now)) {
+            TAILQ_INSERT_TAIL(&server->lingering, conn, link);
+            conn->place = CONN_LINGERING;
+            continue;
+        }
+        conn_free(conn);
+        server->conn_count--;
+        if (server->listeners)
+            listeners_descriptor_freed(server->listeners);
+    }
+}
+
+/* As many as should have gone by now, so that they come back spread out, wherever that is. */
+static void drain_some(struct server *server, struct moment now)
+{
+    const uint64_t elapsed_us = now.mono_us - server->drain_start_us;
+    const uint64_t drain_us = server->options.drain_ms * CLOCK_US_PER_MS;
+    size_t should_remain = 0;
+
+    if (elapsed_us < drain_us)
+        should_remain = server->drain_total - (size_t)((double)server->drain_total *
+                                                       ((double)elapsed_us / (double)drain_us));
+    while (server->live_count > should_remain)
+        session_end(&TAILQ_FIRST(&server->live)->session, REASON_RESTARTING, now);
+}
+
+/* The one timer: set to the next moment at which anybody here wants to be called. */
+static void set_timer(struct server *server, struct moment now)
+{
+    const uint64_t wanted_us = next_us(server);
+
+    if (wanted_us == server->timer_us)
+        return;
+    server->timer_us = wanted_us;
+    if (wanted_us == UINT64_MAX) {
+        (void)event_del(server->timer);
+        return;
+    }
+    const uint64_t wait_us = wanted_us > now.mono_us ? wanted_us - now.mono_us : 0;
+    const struct timeval wait = {.tv_sec = (time_t)(wait_us / CLOCK_US_PER_SEC),
+                                 .tv_usec = (suseconds_t)(wait_us % CLOCK_US_PER_SEC)};
+    (void)event_add(server->timer, &wait);
+}
+
+static uint64_t next_us(const struct server *server)
+{
+    const struct conn *lingering = TAILQ_FIRST(&server->lingering);
+    const uint64_t wishes[] = {
+        sessions_next_us(server->sessions),
+        store_next_us(server->store),
+        lingering ? lingering->linger_until_us : UINT64_MAX,
+        server->listeners ? listeners_next_us(server->listeners) : UINT64_MAX,
+        server->phase == SERVER_DRAINING ? clock_monotonic_us() + DRAIN_STEP_US : UINT64_MAX,
+    };
+    uint64_t next = UINT64_MAX;
+
+    for (size_t i = 0; i < sizeof(wishes) / sizeof(wishes[0]); i++)
+        next = wishes[i] < next ? wishes[i] : next;
+    return next;
+}
+
+static void close_listeners(struct server *server)
+{
+    listeners_close(server->listeners);
+    server->listeners = NULL;
+}
+
+static void end_all_sessions(struct server *server)
+{
+    const struct moment now = clock_now();
+    struct conn *conn;
+
+    while ((conn = TAILQ_FIRST(&server->live)) != NULL)
+        session_end(&conn->session, REASON_STOPPED, now);
+}

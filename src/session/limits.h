@@ -1,0 +1,23 @@
+/* Who may come in: limits on how many there are, decided before anything is allocated for a
+ * newcomer. */
+#ifndef SESSION_LIMITS_H
+#define SESSION_LIMITS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct limits_options {
+    uint64_t max_clients; /* sessions of any state, 1 or more */
+    uint64_t max_pending; /* sessions that are not yet registered, 1 or more */
+};
+
+/*
+ * May one more connection become a session while there are that many clients and that many not yet
+ * registered? From half of max_pending on a growing share is turned away at random, all of them at
+ * max_pending, so that a flood of silent connections cannot lock everyone out
+ * (docs/protocol.md, "Refusals", 450). random is 64 random bits, used once.
+ */
+bool limits_admit(const struct limits_options *limits, uint64_t clients, uint64_t pending,
+                  uint64_t random);
+
+#endif

@@ -1,0 +1,162 @@
+/*
+ * A session: one connection's way through the protocol, with the registry, the store and all the
+ * rules that need to know more than one client. No sockets and no event loop: time is an argument,
+ * and what has to happen to the connection goes out through struct session_ops.
+ */
+#ifndef SESSION_SESSION_H
+#define SESSION_SESSION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <sys/queue.h>
+
+#include "base/address.h"
+#include "base/clock.h"
+#include "cliser/server_fsm.h"
+#include "registry/credential.h"
+#include "registry/registry.h"
+#include "session/keepalive.h"
+#include "session/limits.h"
+#include "store/store.h"
+
+struct sessions;
+
+enum duplicate_policy { DUPLICATE_PROBE, DUPLICATE_TAKEOVER, DUPLICATE_REJECT };
+
+/* The names in the configuration, in the order of the enumerators, NULL-terminated. */
+extern const char *const duplicate_policy_names[];
+extern const char *const require_reply_names[];
+
+/* How long a holder of an ID has to answer before a newcomer gets it. */
+#define SESSION_PROBE_MS 2000
+
+struct sessions_options {
+    uint64_t interval_ms;          /* between two keep-alives of one client */
+    uint64_t misses;               /* 1 to 255 */
+    int require_reply;             /* enum server_fsm_require_reply */
+    uint64_t handshake_timeout_ms; /* from accept to 140 */
+    int duplicate_id;              /* enum duplicate_policy */
+    uint64_t forget_after_ms;      /* UINT64_MAX: never */
+    bool explain_refusals;
+    struct limits_options limits;
+};
+
+/* Embedded in the connection that it is about, which owns it. Read and written by session.c only.
+ */
+struct session {
+    struct server_fsm fsm;
+    struct peer_address peer;
+    struct sessions *all;
+    struct registry_record *record; /* once it claims an ID, while it is not over */
+    uint64_t serial;                /* never reused */
+    uint64_t since_us; /* before 140: the accept; after: the oldest unanswered keep-alive, or 0 */
+    union {
+        TAILQ_ENTRY(session) pending;     /* before 140: in the order of accept */
+        struct keepalive_entry keepalive; /* after */
+    };
+    uint8_t reason; /* enum reason: why it is being ended, for an end without a refusal */
+};
+
+/*
+ * What a session asks of its connection. None may free the session, and none may call back into the
+ * session but where it says so.
+ */
+struct session_ops {
+    /* Sends a line. May call session_end() when the peer is gone or does not read. */
+    void (*send)(struct session *session, const char *line, size_t len);
+
+    /* Offer the held line again, with what came behind it, soon, but not from inside this call. */
+    void (*resume)(struct session *session);
+
+    /* Look once whether bytes wait in the kernel, and feed the lines in them by session_line(). The
+     * session may have ended when this returns. */
+    void (*look)(struct session *session);
+
+    /* The session is over and its memory may go once no session function is running. With said_why
+     * a last line was sent, which the peer should have a chance to read. */
+    void (*close)(struct session *session, bool said_why);
+};
+
+/* What happened since the start. */
+struct sessions_counters {
+    uint64_t started;
+    uint64_t registered;
+    uint64_t ended[REASON_COUNT];   /* sessions that were connected */
+    uint64_t refused[REASON_COUNT]; /* those that were not yet, and newcomers that got no session */
+    uint64_t keepalives_sent;
+    uint64_t keepalives_answered;
+};
+
+/*
+ * All sessions of a server. credentials becomes owned; the registry and ops must outlive it. Not
+ * usable before sessions_set_store(). Aborts when memory is out.
+ */
+struct sessions *sessions_new(const struct sessions_options *options, struct registry *registry,
+                              struct credentials *credentials, const struct session_ops *ops,
+                              struct moment now);
+
+/* store_open() wants sessions_on_answer() and this very struct, so it comes second. */
+void sessions_set_store(struct sessions *all, struct store *store);
+void sessions_on_answer(void *all, const struct store_answer *answer, struct moment now);
+
+/* No session function may be called any more. NULL is allowed. */
+void sessions_free(struct sessions *all);
+
+/* Other options and credentials (owned again) from now on; nobody is disconnected. */
+void sessions_reload(struct sessions *all, const struct sessions_options *options,
+                     struct credentials *credentials, struct moment now);
+
+/* May a connection that was just accepted become a session, as far as the limits go? */
+bool sessions_admit(const struct sessions *all);
+
+/* Counts and logs a newcomer that gets no session because the server is full. Returns the refusal
+ * that is to be sent, or 0 if none is. */
+int sessions_turn_away(struct sessions *all, const struct peer_address *peer, struct moment now);
+
+/* A newcomer could not be served for want of memory or descriptors: counts it. */
+void sessions_note_lost_newcomer(struct sessions *all);
+
+/* The next time sessions_tick() has something to do; UINT64_MAX if nobody waits for anything. */
+uint64_t sessions_next_us(const struct sessions *all);
+
+/*
+ * Does what is due: handshake deadlines, probes, keep-alives, forgetting. Bounded: when more is due
+ * than one turn should do, sessions_next_us() says that it is due still.
+ */
+void sessions_tick(struct sessions *all, struct moment now);
+
+const struct sessions_counters *sessions_counters(const struct sessions *all);
+
+/* Sessions that are connected, and those on their way there. */
+size_t sessions_connected(const struct sessions *all);
+size_t sessions_pending(const struct sessions *all);
+
+/* How long a client that vanished can still look connected, in milliseconds. */
+uint64_t sessions_dead_client_max_ms(const struct sessions_options *options);
+
+/* Starts a session on a new connection: sends 110. The struct need not be initialised; it may be
+ * over when this returns. */
+void session_start(struct session *session, struct sessions *all, const struct peer_address *peer,
+                   struct moment now);
+
+/*
+ * A line came. Returns false when it has to be offered again after session_ops.resume. The session
+ * may be over afterwards.
+ */
+bool session_line(struct session *session, const char *line, size_t len, struct moment now);
+
+/* Bytes came that can never be a line: ends the session with 400. */
+void session_bad_line(struct session *session, struct moment now);
+
+/*
+ * Ends a session that is not over, for this reason; the refusal that belongs to the reason is sent.
+ * On one that is over does nothing.
+ */
+void session_end(struct session *session, enum reason reason, struct moment now);
+
+/* Is it over? Then only its memory is left. */
+bool session_is_over(const struct session *session);
+
+#endif

@@ -1,0 +1,54 @@
+/*
+ * What a backend of the store is: a const struct of functions. Private to src/store.
+ */
+#ifndef STORE_BACKEND_H
+#define STORE_BACKEND_H
+
+#include "store/store.h"
+
+/* One change that waits to be made durable: what the row is to be, copied, since the record may
+ * change or go while it waits. */
+enum change_kind { CHANGE_REGISTER, CHANGE_DISCONNECT, CHANGE_FORGET };
+
+struct change {
+    uint64_t serial; /* CHANGE_REGISTER: to be answered */
+    int64_t since;
+    int64_t last_seen;
+    uint32_t sid;
+    uint32_t rtt_us;
+    struct peer_address peer;
+    uint8_t kind; /* enum change_kind */
+    uint8_t reason;
+    char cid[PROTO_MAX_ID_BYTES + 1];
+};
+
+/* Each function gets the state that open returned. All are called by store.c alone. */
+struct store_backend {
+    /* As store_open(); may call back only through store_push_answer(). Returns NULL with a message.
+     */
+    void *(*open)(struct store *store, const struct store_options *options,
+                  struct registry *registry, char *message, size_t message_size);
+
+    /* Takes a change down; see store_push_answer(). Returns 0, or -1 when memory is out. */
+    int (*take)(void *state, const struct change *change, struct moment now);
+
+    /* Makes durable what is due, and pushes answers. */
+    void (*commit)(void *state, struct moment now);
+
+    uint64_t (*next_us)(const void *state);
+    bool (*healthy)(const void *state);
+    void (*close)(void *state, struct moment now);
+};
+
+extern const struct store_backend store_memory;
+extern const struct store_backend store_sqlite;
+
+/*
+ * A backend has an answer to a CHANGE_REGISTER: kept until store_turn() delivers it. To be called
+ * once for each, from commit or whenever the backend hears of it, never from take. There is always
+ * room.
+ */
+void store_push_answer(struct store *store, uint64_t serial, uint32_t sid,
+                       enum store_result result);
+
+#endif
