@@ -311,9 +311,11 @@ static int open_client(struct client *client, uint64_t number)
         0)
         return -1;
 
-    fleet->spoken = client->link.client.ops;
-    fleet->mute = *fleet->spoken;
-    fleet->mute.send = send_nothing;
+    if (!fleet->spoken) {
+        fleet->spoken = client->link.client.ops;
+        fleet->mute = *fleet->spoken;
+        fleet->mute.send = send_nothing;
+    }
 
     struct evbuffer *in = bufferevent_get_input(client->link.bev);
     struct evbuffer *out = bufferevent_get_output(client->link.bev);

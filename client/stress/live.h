@@ -14,7 +14,6 @@ struct live_options {
     const struct fleet *fleet;
     const struct tally *tally;
     uint64_t clients;
-    uint64_t hold_us;
     bool churn;
 };
 

@@ -223,7 +223,6 @@ static int run_to_end(struct run *run)
         .fleet = run->fleet,
         .tally = run->tally,
         .clients = run->options.clients,
-        .hold_us = run->fleet_options.hold_us,
         .churn = run->options.churn,
     };
     struct live *live = live_new(run->base, &live_options);

@@ -5,7 +5,7 @@
  */
 #include "base/settings.h"
 
-#include "base/units.h"
+#include "base/settings_value.h"
 
 #include <ini.h>
 #include <sodium.h>
@@ -36,17 +36,7 @@ struct pass {
     unsigned line_number;
     bool line_was_key; /* inih called back for it */
     bool after_key; /* since the last [section]: inih takes an indented line for more of that key */
-};
-
-typedef int set_fn(const struct setting *row, void *value, const char *text, unsigned line,
-                   char *message, size_t message_size);
-
-static set_fn set_bool, set_number, set_duration, set_choice, set_text, set_list, set_lines;
-
-static set_fn *const setters[] = {
-    [SETTING_BOOL] = set_bool,     [SETTING_NUMBER] = set_number, [SETTING_DURATION] = set_duration,
-    [SETTING_CHOICE] = set_choice, [SETTING_TEXT] = set_text,     [SETTING_LIST] = set_list,
-    [SETTING_LINES] = set_lines,
+    bool in_unknown_section;
 };
 
 static char *read_file(const char *path, size_t *len, char *message, size_t message_size);
@@ -59,20 +49,18 @@ static bool is_continuation(const struct pass *pass);
 static bool take_continuation(struct pass *pass, const struct setting *row);
 static size_t len_before_comment(const char *text, size_t len);
 static bool is_blank(char byte);
+static void check_section(struct pass *pass, const char *header, size_t len);
 static void report_unknown(struct pass *pass, const char *section, const char *key);
-static bool is_repeatable(const struct setting *row);
-static void list_add(struct settings_list *list, const char *text, size_t len, unsigned line);
+static const char *list_names(const struct pass *pass, const char *section, char *buf, size_t size);
 static bool keys_equal(const char *left, const char *right);
-static int compare_errors(const void *left, const void *right);
 
 void settings_set_defaults(const struct setting *table, size_t rows, void *out)
 {
     char message[MAX_MESSAGE_BYTES];
 
     for (size_t i = 0; i < rows; i++) {
-        if (table[i].def &&
-            setters[table[i].type](&table[i], (char *)out + table[i].offset, table[i].def, 0,
-                                   message, sizeof(message)) != 0) {
+        if (table[i].def && settings_value_set(&table[i], (char *)out + table[i].offset,
+                                               table[i].def, 0, message, sizeof(message)) != 0) {
             fprintf(stderr, "the default of %s is wrong: %s\n", table[i].key, message);
             abort(); /* a bug in the table */
         }
@@ -123,12 +111,12 @@ int settings_set(const struct setting *table, size_t rows, void *out, const char
         return -1;
     }
     void *place = (char *)out + row->offset;
-    if (is_repeatable(row)) {
+    if (settings_is_list(row)) {
         struct settings_list *list = place;
         if (list->count > 0 && list->lines[0] == 0)
             settings_list_clear(list); /* the default */
     }
-    return setters[row->type](row, place, value, 0, message, message_size);
+    return settings_value_set(row, place, value, 0, message, message_size);
 }
 
 const struct setting *settings_find(const struct setting *table, size_t rows, const char *section,
@@ -141,40 +129,6 @@ const struct setting *settings_find(const struct setting *table, size_t rows, co
     return NULL;
 }
 
-bool settings_equal(const struct setting *row, const void *left, const void *right)
-{
-    const void *a = (const char *)left + row->offset;
-    const void *b = (const char *)right + row->offset;
-
-    switch (row->type) {
-    case SETTING_BOOL:
-        return *(const bool *)a == *(const bool *)b;
-    case SETTING_NUMBER:
-    case SETTING_DURATION:
-        return *(const uint64_t *)a == *(const uint64_t *)b;
-    case SETTING_CHOICE:
-        return *(const int *)a == *(const int *)b;
-    case SETTING_TEXT: {
-        const char *s = *(char *const *)a;
-        const char *t = *(char *const *)b;
-        return s && t ? strcmp(s, t) == 0 : s == t;
-    }
-    case SETTING_LIST:
-    case SETTING_LINES:
-        break;
-    }
-
-    const struct settings_list *l = a;
-    const struct settings_list *r = b;
-    if (l->count != r->count)
-        return false;
-    for (size_t i = 0; i < l->count; i++) {
-        if (strcmp(l->items[i], r->items[i]) != 0)
-            return false;
-    }
-    return true;
-}
-
 void settings_clear(const struct setting *table, size_t rows, void *out)
 {
     for (size_t i = 0; i < rows; i++) {
@@ -183,24 +137,10 @@ void settings_clear(const struct setting *table, size_t rows, void *out)
         if (table[i].type == SETTING_TEXT) {
             settings_free_secret(*(char **)place);
             *(char **)place = NULL;
-        } else if (is_repeatable(&table[i])) {
+        } else if (settings_is_list(&table[i])) {
             settings_list_clear(place);
         }
     }
-}
-
-void settings_list_add(struct settings_list *list, const char *item, unsigned line)
-{
-    list_add(list, item, strlen(item), line);
-}
-
-void settings_list_clear(struct settings_list *list)
-{
-    for (size_t i = 0; i < list->count; i++)
-        settings_free_secret(list->items[i]);
-    free(list->items);
-    free(list->lines);
-    *list = (struct settings_list){.items = NULL};
 }
 
 unsigned settings_line(const struct settings_report *report, const char *section, const char *key)
@@ -214,30 +154,41 @@ void settings_report_add(struct settings_report *report, unsigned line, const ch
 {
     struct settings_error *errors =
         realloc(report->errors, (report->count + 1) * sizeof(*report->errors));
+    size_t place = report->count;
+    char *text = NULL;
     va_list args;
 
-    if (!errors)
-        abort(); /* out of memory before anything is served */
-    report->errors = errors;
-    errors[report->count].line = line;
     va_start(args, format);
-    if (vasprintf(&errors[report->count].text, format, args) < 0)
-        abort();
+    if (!errors || vasprintf(&text, format, args) < 0)
+        abort(); /* out of memory while starting or reloading */
     va_end(args);
+
+    /* In the order of lines: checks that follow the reading add theirs later. */
+    for (; place > 0 && errors[place - 1].line > line; place--)
+        errors[place] = errors[place - 1];
+    errors[place] = (struct settings_error){.line = line, .text = text};
+    report->errors = errors;
     report->count++;
 }
 
 void settings_report_print(const struct settings_report *report, const char *program)
 {
-    if (report->count > 1)
-        qsort(report->errors, report->count, sizeof(*report->errors), compare_errors);
-    for (size_t i = 0; i < report->count; i++) {
-        if (report->errors[i].line > 0)
-            fprintf(stderr, "%s: %s:%u: %s\n", program, report->path, report->errors[i].line,
-                    report->errors[i].text);
-        else
-            fprintf(stderr, "%s: %s: %s\n", program, report->path, report->errors[i].text);
-    }
+    char text[MAX_MESSAGE_BYTES];
+
+    for (size_t i = 0; i < report->count; i++)
+        fprintf(stderr, "%s: %s\n", program, settings_report_text(report, i, text, sizeof(text)));
+}
+
+const char *settings_report_text(const struct settings_report *report, size_t index, char *buf,
+                                 size_t size)
+{
+    const struct settings_error *error = &report->errors[index];
+
+    if (error->line > 0)
+        snprintf(buf, size, "%s:%u: %s", report->path, error->line, error->text);
+    else
+        snprintf(buf, size, "%s", error->text);
+    return buf;
 }
 
 void settings_report_clear(struct settings_report *report)
@@ -264,8 +215,16 @@ char *settings_read_secret(const char *path, char *message, size_t message_size)
         return NULL;
     }
     /* Nobody keeps the other lines, which may hold the password before this one: wipe them here. */
-    const size_t first_line = strcspn(text, "\r\n");
-    sodium_memzero(text + first_line, len - first_line);
+    size_t line_len = strcspn(text, "\n");
+    sodium_memzero(text + line_len, len - line_len);
+    if (line_len > 0 && text[line_len - 1] == '\r')
+        text[--line_len] = '\0';
+    if (memchr(text, '\r', line_len)) {
+        snprintf(message, message_size,
+                 "the first line of %s has a CR in it; no client could send such a password", path);
+        settings_free_secret(text);
+        return NULL;
+    }
     if (text[0] == '\0') {
         snprintf(message, message_size, "the first line of %s is empty; it should be the password",
                  path);
@@ -338,7 +297,7 @@ static char *read_line(char *buf, int size, void *stream)
     pass->line = pass->next;
     pass->line_len = (size_t)(line_end - pass->next);
     pass->next = newline ? newline + 1 : pass->end;
-    pass->line_number++;
+    pass->report->lines = ++pass->line_number;
     pass->line_was_key = false;
     check_line_before_inih(pass, limit);
 
@@ -385,10 +344,27 @@ static void check_line_after_inih(struct pass *pass)
         return;
     if (is_header(text, len)) {
         pass->after_key = false;
+        check_section(pass, text, len);
         return;
     }
     settings_report_add(pass->report, pass->line_number,
                         "expected \"[section]\", \"key = value\" or a comment that begins with ;");
+}
+
+/* Reported where it stands, whether it has keys or not; its keys are passed over then. */
+static void check_section(struct pass *pass, const char *header, size_t len)
+{
+    const size_t name_len = (size_t)((const char *)memchr(header, ']', len) - header) - 1;
+    char known[MAX_MESSAGE_BYTES] = "";
+
+    pass->in_unknown_section = true;
+    for (size_t i = 0; i < pass->rows && pass->in_unknown_section; i++)
+        pass->in_unknown_section = strlen(pass->table[i].section) != name_len ||
+                                   memcmp(pass->table[i].section, header + 1, name_len) != 0;
+    if (pass->in_unknown_section)
+        settings_report_add(pass->report, pass->line_number,
+                            "unknown section [%.*s]; the sections are %s", (int)name_len,
+                            header + 1, list_names(pass, NULL, known, sizeof(known)));
 }
 
 /* A whole "[section]"; inih would pass over what stands behind it, and over a half one. */
@@ -434,7 +410,7 @@ static bool take_continuation(struct pass *pass, const struct setting *row)
                  strlen(pass->table[i].key) == (size_t)(name_end - text) &&
                  memcmp(pass->table[i].key, text, (size_t)(name_end - text)) == 0;
     }
-    if (is_repeatable(row) && !is_key)
+    if (settings_is_list(row) && !is_key)
         return true;
     settings_report_add(pass->report, pass->line_number,
                         is_key
@@ -473,7 +449,7 @@ static int take_key(void *user, const char *section, const char *key, const char
     pass->line_was_key = true;
     pass->after_key = true;
     if (!row) {
-        if (!goes_on)
+        if (!goes_on && !pass->in_unknown_section)
             report_unknown(pass, section, key);
         return 1;
     }
@@ -482,12 +458,12 @@ static int take_key(void *user, const char *section, const char *key, const char
 
     unsigned *set_at = &report->set_at[row - pass->table];
     void *place = (char *)pass->out + row->offset;
-    if (*set_at != 0 && !is_repeatable(row)) {
+    if (*set_at != 0 && !settings_is_list(row)) {
         settings_report_add(report, pass->line_number, "%s is set twice; line %u has it already",
                             row->key, *set_at);
         return 1;
     }
-    if (*set_at == 0 && is_repeatable(row))
+    if (*set_at == 0 && settings_is_list(row))
         settings_list_clear(place); /* the default */
     if (*set_at == 0)
         *set_at = pass->line_number;
@@ -500,7 +476,7 @@ static int take_key(void *user, const char *section, const char *key, const char
             row->key);
         return 1;
     }
-    if (setters[row->type](row, place, value, pass->line_number, message, sizeof(message)) != 0)
+    if (settings_value_set(row, place, value, pass->line_number, message, sizeof(message)) != 0)
         settings_report_add(report, pass->line_number, "%s: %s", row->key, message);
     return 1;
 }
@@ -508,181 +484,31 @@ static int take_key(void *user, const char *section, const char *key, const char
 static void report_unknown(struct pass *pass, const char *section, const char *key)
 {
     char known[MAX_MESSAGE_BYTES] = "";
-    size_t len = 0;
-    bool section_known = false;
 
-    for (size_t i = 0; i < pass->rows; i++)
-        section_known = section_known || strcmp(pass->table[i].section, section) == 0;
-
-    for (size_t i = 0; i < pass->rows && len < sizeof(known); i++) {
-        const struct setting *row = &pass->table[i];
-        const char *name = section_known ? row->key : row->section;
-        const bool seen_section = i > 0 && strcmp(row->section, pass->table[i - 1].section) == 0;
-
-        if (section_known ? strcmp(row->section, section) != 0 : seen_section)
-            continue;
-        len +=
-            (size_t)snprintf(known + len, sizeof(known) - len, "%s%s", len > 0 ? ", " : "", name);
-    }
-
-    if (section_known)
-        settings_report_add(pass->report, pass->line_number, "unknown key %s in [%s]; it has %s",
-                            key, section, known);
-    else if (section[0] == '\0')
+    if (section[0] == '\0')
         settings_report_add(pass->report, pass->line_number,
-                            "%s stands before any section; the sections are %s", key, known);
+                            "%s stands before any section; the sections are %s", key,
+                            list_names(pass, NULL, known, sizeof(known)));
     else
-        settings_report_add(pass->report, pass->line_number,
-                            "unknown section [%s]; the sections are %s", section, known);
+        settings_report_add(pass->report, pass->line_number, "unknown key %s in [%s]; it has %s",
+                            key, section, list_names(pass, section, known, sizeof(known)));
 }
 
-static int set_bool(const struct setting *row, void *value, const char *text, unsigned line,
-                    char *message, size_t message_size)
+/* The names of a section's keys, or of all sections for NULL, for people. Returns buf. */
+static const char *list_names(const struct pass *pass, const char *section, char *buf, size_t size)
 {
-    (void)row;
-    (void)line;
-    if (strcmp(text, "yes") == 0) {
-        *(bool *)value = true;
-    } else if (strcmp(text, "no") == 0) {
-        *(bool *)value = false;
-    } else {
-        snprintf(message, message_size, "\"%s\" should be yes or no", text);
-        return -1;
+    size_t len = 0;
+
+    for (size_t i = 0; i < pass->rows && len < size; i++) {
+        const struct setting *row = &pass->table[i];
+        const bool seen = i > 0 && strcmp(row->section, pass->table[i - 1].section) == 0;
+
+        if (section ? strcmp(row->section, section) != 0 : seen)
+            continue;
+        len += (size_t)snprintf(buf + len, size - len, "%s%s", len > 0 ? ", " : "",
+                                section ? row->key : row->section);
     }
-    return 0;
-}
-
-static int set_number(const struct setting *row, void *value, const char *text, unsigned line,
-                      char *message, size_t message_size)
-{
-    uint64_t number = 0;
-
-    (void)line;
-    if (units_parse_number(text, &number) != 0 || number < row->minimum || number > row->maximum) {
-        snprintf(message, message_size,
-                 "\"%s\" should be a whole number from %" PRIu64 " to %" PRIu64, text, row->minimum,
-                 row->maximum);
-        return -1;
-    }
-    *(uint64_t *)value = number;
-    return 0;
-}
-
-static int set_duration(const struct setting *row, void *value, const char *text, unsigned line,
-                        char *message, size_t message_size)
-{
-    char low[UNITS_TEXT_BYTES];
-    char high[UNITS_TEXT_BYTES];
-    uint64_t ms = 0;
-
-    (void)line;
-    if (row->word && strcmp(text, row->word) == 0) {
-        *(uint64_t *)value = SETTING_NEVER;
-        return 0;
-    }
-    if (units_parse_duration(text, &ms) != 0 || ms < row->minimum || ms > row->maximum) {
-        snprintf(
-            message, message_size,
-            "\"%s\" should be a whole number with ms, s, m, h or d behind it, from %s to %s%s%s",
-            text, units_format_duration(row->minimum, low),
-            units_format_duration(row->maximum, high), row->word ? ", or " : "",
-            row->word ? row->word : "");
-        return -1;
-    }
-    *(uint64_t *)value = ms;
-    return 0;
-}
-
-static int set_choice(const struct setting *row, void *value, const char *text, unsigned line,
-                      char *message, size_t message_size)
-{
-    size_t len;
-
-    (void)line;
-    for (int i = 0; row->choices[i]; i++) {
-        if (strcmp(row->choices[i], text) == 0) {
-            *(int *)value = i;
-            return 0;
-        }
-    }
-    len = (size_t)snprintf(message, message_size, "\"%s\" should be one of", text);
-    for (int i = 0; row->choices[i] && len < message_size; i++)
-        len += (size_t)snprintf(message + len, message_size - len, "%s %s", i > 0 ? "," : "",
-                                row->choices[i]);
-    return -1;
-}
-
-static int set_text(const struct setting *row, void *value, const char *text, unsigned line,
-                    char *message, size_t message_size)
-{
-    (void)row;
-    (void)line;
-    if (text[0] == '\0') {
-        snprintf(message, message_size, "is empty; leave the line out to have the default");
-        return -1;
-    }
-    settings_free_secret(*(char **)value);
-    *(char **)value = strdup(text);
-    if (!*(char **)value)
-        abort(); /* out of memory while starting or reloading */
-    return 0;
-}
-
-static int set_list(const struct setting *row, void *value, const char *text, unsigned line,
-                    char *message, size_t message_size)
-{
-    const char *rest = text;
-
-    (void)row;
-    for (;;) {
-        rest += strspn(rest, " \t");
-        size_t len = strcspn(rest, ",");
-        const char *next = rest + len;
-
-        while (len > 0 && strchr(" \t", rest[len - 1]))
-            len--;
-        if (len > 0) {
-            list_add(value, rest, len, line);
-        } else if (*next == ',' || rest == text) {
-            snprintf(message, message_size, "\"%s\" has an empty item between its commas", text);
-            return -1;
-        }
-        if (*next != ',')
-            return 0;
-        rest = next + 1;
-    }
-}
-
-static int set_lines(const struct setting *row, void *value, const char *text, unsigned line,
-                     char *message, size_t message_size)
-{
-    (void)row;
-    if (text[0] == '\0') {
-        snprintf(message, message_size, "is empty");
-        return -1;
-    }
-    list_add(value, text, strlen(text), line);
-    return 0;
-}
-
-static bool is_repeatable(const struct setting *row)
-{
-    return row->type == SETTING_LIST || row->type == SETTING_LINES;
-}
-
-static void list_add(struct settings_list *list, const char *text, size_t len, unsigned line)
-{
-    char **items = realloc(list->items, (list->count + 1) * sizeof(*items));
-    unsigned *lines = realloc(list->lines, (list->count + 1) * sizeof(*lines));
-    char *item = strndup(text, len);
-
-    if (!items || !lines || !item)
-        abort(); /* out of memory while starting or reloading */
-    items[list->count] = item;
-    lines[list->count] = line;
-    list->items = items;
-    list->lines = lines;
-    list->count++;
+    return buf;
 }
 
 static bool keys_equal(const char *left, const char *right)
@@ -692,12 +518,4 @@ static bool keys_equal(const char *left, const char *right)
             return false;
     }
     return *left == *right;
-}
-
-static int compare_errors(const void *left, const void *right)
-{
-    const struct settings_error *a = left;
-    const struct settings_error *b = right;
-
-    return (a->line > b->line) - (a->line < b->line);
 }

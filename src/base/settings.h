@@ -55,6 +55,7 @@ struct settings_report {
         char *text;
     } * errors;
     size_t count;
+    unsigned lines;   /* that the file has */
     unsigned *set_at; /* line of each table row in the file, 0 where the default holds */
     const struct setting *table;
     size_t rows;
@@ -97,12 +98,17 @@ void settings_list_clear(struct settings_list *list);
 /* The line that set this key, or 0. */
 unsigned settings_line(const struct settings_report *report, const char *section, const char *key);
 
-/* Adds an error that only the caller can find. */
+/* Adds an error that only the caller can find, in the order of lines. */
 void settings_report_add(struct settings_report *report, unsigned line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Prints every error to stderr, in the order of lines, as "program: FILE:LINE: text". */
+/* Prints every error to stderr as "program: FILE:LINE: text". */
 void settings_report_print(const struct settings_report *report, const char *program);
+
+/* Writes one error as "FILE:LINE: text" to buf, cut to its size. index is below report->count.
+ * Returns buf. */
+const char *settings_report_text(const struct settings_report *report, size_t index, char *buf,
+                                 size_t size);
 
 void settings_report_clear(struct settings_report *report);
 

@@ -163,8 +163,9 @@ static void check_passwords(const struct config *config, struct settings_report 
     const size_t given = config->passwords.count + config->password_files.count;
 
     if (given == 0 && settings_line(report, "auth", "password") == 0)
-        settings_report_add(report, 0,
-                            "no password: [auth] needs password = … or password_file = …");
+        settings_report_add(report, report->lines > 0 ? report->lines : 1,
+                            "the file ends without a password; [auth] needs password = … or "
+                            "password_file = …");
     for (size_t i = 0; i < config->passwords.count; i++)
         check_password(config, config->passwords.items[i], config->passwords.lines[i], report);
     for (size_t i = 0; i < config->file_passwords.count; i++)

@@ -137,9 +137,11 @@ static bool parse_options(int argc, char **argv, struct options *options, int *s
         {"version", no_argument, NULL, 'V'},
         {NULL, 0, NULL, 0},
     };
+    static char name[] = PROGRAM; /* getopt's messages begin with it, not with a path */
     bool file_given = false;
     int option;
 
+    argv[0] = name;
     while ((option = getopt_long(argc, argv, "c:thV", known, NULL)) != -1) {
         switch (option) {
         case 'c':
@@ -470,13 +472,11 @@ static void apply(struct daemon *daemon, struct config *wanted, struct credentia
 
 static void report_failed_reload(const struct settings_report *report)
 {
-    char where[512];
+    char text[512];
 
-    for (size_t i = 0; i < report->count; i++) {
-        snprintf(where, sizeof(where), "%s:%u: %s", report->path, report->errors[i].line,
-                 report->errors[i].text);
-        log_event(LOG_LEVEL_ERROR, "reload_failed", LOG_STR("error", where));
-    }
+    for (size_t i = 0; i < report->count; i++)
+        log_event(LOG_LEVEL_ERROR, "reload_failed",
+                  LOG_STR("error", settings_report_text(report, i, text, sizeof(text))));
 }
 
 static void warn_of_restart(const struct config *started, const struct config *wanted)

@@ -139,8 +139,10 @@ void server_drain(struct server *server)
 
 void server_free(struct server *server)
 {
-    struct conn_list *const lists[] = {&server->live, &server->dying, &server->lingering};
+    if (!server)
+        return;
 
+    struct conn_list *const lists[] = {&server->live, &server->dying, &server->lingering};
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
         struct conn *conn;
         while ((conn = TAILQ_FIRST(lists[i])) != NULL) {

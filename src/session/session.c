@@ -1,20 +1,18 @@
 /*
- * Joins one server_fsm to the registry and the store: who may claim an ID, what a duplicate means,
- * when a client counts as gone. Owns no session and no connection; must never know what a socket
- * is.
+ * The life of a session: joins one server_fsm to its record, its deadlines and its connection, and
+ * says when a client counts as gone. Who may have an ID is claim.c's. Owns no session and no
+ * connection; must never know what a socket is.
  */
 #include "session/session.h"
 
 #include "base/container_of.h"
 #include "base/hash.h"
-#include "base/log.h"
+#include "session/claim.h"
+#include "session/internal.h"
+#include "session/session_log.h"
 
-#include <assert.h>
 #include <stdlib.h>
-#include <string.h>
 
-/* How much of each kind one tick may do before the loop looks at its sockets again. */
-#define TICK_BUDGET 256
 /* A deadline noticed this late was missed by us: stopped, or held up by a disk. */
 #define LATE_US (250 * CLOCK_US_PER_MS)
 /* Records that one housekeeping looks at: a million are seen within some minutes. */
@@ -30,49 +28,6 @@ const char *const require_reply_names[] = {
 };
 /* clang-format on */
 
-/* A newcomer waits to hear whether the holder of its ID is alive. Both know it through the record.
- */
-struct probe {
-    TAILQ_ENTRY(probe) link; /* in the order of due_us */
-    struct session *newcomer;
-    uint64_t due_us;
-};
-
-TAILQ_HEAD(session_list, session);
-TAILQ_HEAD(probe_list, probe);
-
-/* Client-caused events that are logged at a bounded rate. */
-struct limits_on_log {
-    struct log_limit connected;
-    struct log_limit disconnected;
-    struct log_limit refused;
-};
-
-struct sessions {
-    struct server_fsm_env env;
-    struct sessions_options options;
-    struct registry *registry;
-    struct store *store;
-    struct credentials *credentials;
-    const struct session_ops *ops;
-
-    struct session_list pending; /* before 140, oldest accept first */
-    size_t pending_count;
-    struct keepalive keepalive; /* connected */
-    size_t connected_count;
-    struct probe_list probes;
-
-    struct moment now; /* of the call that is running: the machine's ops carry no time */
-    const char *line;  /* and its line, for the log of a refusal */
-    size_t line_len;
-
-    uint64_t next_serial;
-    uint64_t housekeeping_us;
-    uint32_t forget_cursor; /* sid */
-    struct sessions_counters counters;
-    struct limits_on_log log;
-};
-
 static void on_send(struct server_fsm *fsm, const struct proto_code_info *code);
 static bool on_check_password(struct server_fsm *fsm, const char *line, size_t len);
 static void on_claim_id(struct server_fsm *fsm, const char *id, size_t len);
@@ -80,35 +35,21 @@ static void on_answered(struct server_fsm *fsm, enum proto_code code);
 static void on_changed(struct server_fsm *fsm, enum server_fsm_state old, int why);
 static void on_connected(struct session *session);
 static void on_closed(struct session *session, enum server_fsm_state old, int refusal);
-static void claim(struct session *session, struct registry_record *record);
-static void contest(struct session *session, struct registry_record *record);
-static void start_probe(struct session *session, struct registry_record *record);
-static void end_probe(struct sessions *all, struct registry_record *record);
-static void release_record(struct session *session, bool was_connected, enum reason reason);
-static void settle_record(struct sessions *all, struct registry_record *record);
-static void disconnect_record(struct sessions *all, struct registry_record *record,
-                              enum reason reason);
 static void expire_handshakes(struct sessions *all);
 static void renew_if_late(struct session *session);
 static uint64_t handshake_due_us(const struct session *session);
-static void expire_probes(struct sessions *all);
 static void ask_who_is_due(struct sessions *all);
 static void keep_house(struct sessions *all);
 static void forget_some(struct sessions *all);
-static void report_suppressed(struct sessions *all);
 static struct server_fsm_rules rules_of(const struct sessions_options *options);
 static struct session *session_of(struct server_fsm *fsm);
-static enum server_fsm_state state_of(const struct session *session);
-static int64_t now_s(const struct sessions *all);
-static void log_connected(struct session *session);
-static void log_ended(struct session *session, enum server_fsm_state old, enum reason reason);
 
 static const struct server_fsm_ops fsm_ops = {
     .send = on_send,
     .check_password = on_check_password,
     .claim_id = on_claim_id,
     .answered = on_answered,
-    .give_back = NULL, /* sessions_on_answer() finds out whether the session is still there */
+    .give_back = NULL, /* claim.c finds out whether the session is still there */
     .changed = on_changed,
 };
 
@@ -142,36 +83,16 @@ void sessions_set_store(struct sessions *all, struct store *store)
 void sessions_on_answer(void *user, const struct store_answer *answer, struct moment now)
 {
     struct sessions *all = user;
-    struct registry_record *record = registry_by_sid(all->registry, answer->sid);
 
     all->now = now;
-    assert(record && record->claims > 0); /* it is not removed while an answer is due */
-    record->claims--;
-    if (answer->result == STORE_OK)
-        record->stored = record->row_connected = true;
-
-    struct session *holder = record->holder;
-    if (holder && holder->serial == answer->serial) {
-        switch (answer->result) {
-        case STORE_OK:
-            (void)server_fsm_stored(&holder->fsm, &all->env);
-            break;
-        case STORE_TAKEN:
-            session_end(holder, REASON_DUPLICATE, all->now);
-            break;
-        case STORE_UNAVAILABLE:
-            session_end(holder, REASON_REGISTRY, all->now);
-            break;
-        }
-    } else {
-        settle_record(all, record);
-    }
+    claim_answered(all, answer);
 }
 
 void sessions_free(struct sessions *all)
 {
     if (!all)
         return;
+    claim_clear(all);
     credentials_free(all->credentials);
     free(all);
 }
@@ -196,13 +117,9 @@ bool sessions_admit(const struct sessions *all)
 
 int sessions_turn_away(struct sessions *all, const struct peer_address *peer, struct moment now)
 {
-    char ip[ADDRESS_TEXT_BYTES];
-
     all->now = now;
     all->counters.refused[REASON_FULL]++;
-    if (log_limit_allows(&all->log.refused, now.mono_us))
-        log_event(LOG_LEVEL_INFO, "refused", LOG_STR("reason", reason_word(REASON_FULL)),
-                  LOG_STR("cip", peer_address_format(peer, ip)), LOG_NUM("cport", peer->port));
+    session_log_turned_away(all, peer, REASON_FULL);
     return all->options.explain_refusals ? reason_refusal(REASON_FULL) : 0;
 }
 
@@ -214,15 +131,15 @@ void sessions_note_lost_newcomer(struct sessions *all)
 uint64_t sessions_next_us(const struct sessions *all)
 {
     const struct session *oldest = TAILQ_FIRST(&all->pending);
-    const struct probe *probe = TAILQ_FIRST(&all->probes);
+    const uint64_t probe_us = claim_next_us(all);
     uint64_t next_us = keepalive_next_us(&all->keepalive);
 
     if (oldest) {
         const uint64_t due_us = handshake_due_us(oldest);
         next_us = due_us < next_us ? due_us : next_us;
     }
-    if (probe && probe->due_us < next_us)
-        next_us = probe->due_us;
+    if (probe_us < next_us)
+        next_us = probe_us;
     return all->housekeeping_us < next_us ? all->housekeeping_us : next_us;
 }
 
@@ -230,7 +147,7 @@ void sessions_tick(struct sessions *all, struct moment now)
 {
     all->now = now;
     expire_handshakes(all);
-    expire_probes(all);
+    claim_expire_probes(all);
     ask_who_is_due(all);
     if (now.mono_us >= all->housekeeping_us)
         keep_house(all);
@@ -279,10 +196,11 @@ bool session_line(struct session *session, const char *line, size_t len, struct 
     struct sessions *all = session->all;
 
     all->now = now;
-    all->line = line;
-    all->line_len = len;
+    /* Nothing but an ID may come into the log; a password line never does. */
+    all->id_line = session_state(session) == SERVER_FSM_AWAIT_ID ? line : NULL;
+    all->id_line_len = len;
     const enum server_fsm_result result = server_fsm_line(&session->fsm, &all->env, line, len);
-    all->line = NULL;
+    all->id_line = NULL;
     return result != SERVER_FSM_HELD;
 }
 
@@ -304,7 +222,7 @@ void session_end(struct session *session, enum reason reason, struct moment now)
 
 bool session_is_over(const struct session *session)
 {
-    return state_of(session) == SERVER_FSM_CLOSED;
+    return session_state(session) == SERVER_FSM_CLOSED;
 }
 
 static void on_send(struct server_fsm *fsm, const struct proto_code_info *code)
@@ -327,18 +245,7 @@ static bool on_check_password(struct server_fsm *fsm, const char *line, size_t l
 
 static void on_claim_id(struct server_fsm *fsm, const char *id, size_t len)
 {
-    struct session *session = session_of(fsm);
-    struct sessions *all = session->all;
-    struct registry_record *record = registry_find(all->registry, id, len);
-
-    if (!record)
-        record = registry_add(all->registry, id, len);
-    if (!record)
-        session_end(session, REASON_REGISTRY, all->now);
-    else if (record->holder)
-        contest(session, record);
-    else
-        claim(session, record);
+    claim_id(session_of(fsm), id, len);
 }
 
 static void on_answered(struct server_fsm *fsm, enum proto_code code)
@@ -347,7 +254,7 @@ static void on_answered(struct server_fsm *fsm, enum proto_code code)
     struct sessions *all = session->all;
     struct registry_record *record = session->record;
 
-    record->last_seen = now_s(all);
+    record->last_seen = sessions_now_s(all);
     if (code != PROTO_KEEP_ALIVE)
         return;
     all->counters.keepalives_answered++;
@@ -357,15 +264,14 @@ static void on_answered(struct server_fsm *fsm, enum proto_code code)
         record->rtt_us = rtt_us == 0 ? 1 : rtt_us > UINT32_MAX ? UINT32_MAX : (uint32_t)rtt_us;
         session->since_us = 0;
     }
-    if (record->probe)
-        session_end(record->probe->newcomer, REASON_DUPLICATE, all->now);
+    claim_holder_answered(record);
 }
 
 static void on_changed(struct server_fsm *fsm, enum server_fsm_state old, int why)
 {
     struct session *session = session_of(fsm);
 
-    switch (state_of(session)) {
+    switch (session_state(session)) {
     case SERVER_FSM_CONNECTED:
         on_connected(session);
         break;
@@ -394,8 +300,8 @@ static void on_connected(struct session *session)
     session->since_us = 0;
     keepalive_add(&all->keepalive, &session->keepalive, hash_number(session->serial),
                   all->now.mono_us);
-    registry_connect(all->registry, session->record, &session->peer, now_s(all));
-    log_connected(session);
+    registry_connect(all->registry, session->record, &session->peer, sessions_now_s(all));
+    session_log_connected(session);
     all->ops->resume(session);
 }
 
@@ -416,124 +322,9 @@ static void on_closed(struct session *session, enum server_fsm_state old, int re
         all->pending_count--;
         all->counters.refused[reason]++;
     }
-    log_ended(session, old, reason);
-    release_record(session, was_connected, reason);
+    session_log_ended(session, old, reason);
+    claim_release(session, was_connected, reason);
     all->ops->close(session, refusal != 0 && all->env.rules.explain_refusals);
-}
-
-/* The ID is free: it belongs to this session from here on, and the store is asked to say so too. */
-static void claim(struct session *session, struct registry_record *record)
-{
-    struct sessions *all = session->all;
-
-    record->holder = session;
-    session->record = record;
-    if (store_register(all->store, record, &session->peer, session->serial, all->now) == 0)
-        record->claims++;
-    else
-        session_end(session, REASON_REGISTRY, all->now);
-}
-
-/* The ID has a live session already (docs/protocol.md, "Duplicate IDs"). */
-static void contest(struct session *session, struct registry_record *record)
-{
-    struct sessions *all = session->all;
-    const enum server_fsm_state holder_state = state_of(record->holder);
-    const bool holder_can_answer =
-        holder_state == SERVER_FSM_CONNECTED || holder_state == SERVER_FSM_LEAVING;
-
-    switch ((enum duplicate_policy)all->options.duplicate_id) {
-    case DUPLICATE_TAKEOVER:
-        /* An older newcomer may still wait for a probe, from before a reload. */
-        if (record->probe)
-            break;
-        session_end(record->holder, REASON_REPLACED, all->now);
-        claim(session, record);
-        return;
-    case DUPLICATE_PROBE:
-        if (record->probe || !holder_can_answer)
-            break;
-        start_probe(session, record);
-        return;
-    case DUPLICATE_REJECT:
-        break;
-    }
-    session_end(session, REASON_DUPLICATE, all->now);
-}
-
-static void start_probe(struct session *session, struct registry_record *record)
-{
-    struct sessions *all = session->all;
-    struct probe *probe = calloc(1, sizeof(*probe));
-
-    if (!probe) {
-        session_end(session, REASON_DUPLICATE, all->now);
-        return;
-    }
-    probe->newcomer = session;
-    probe->due_us = all->now.mono_us + SESSION_PROBE_MS * CLOCK_US_PER_MS;
-    TAILQ_INSERT_TAIL(&all->probes, probe, link);
-    record->probe = probe;
-    session->record = record;
-    /* Last: sending may find the holder gone, which ends the probe. */
-    (void)server_fsm_ping(&record->holder->fsm, &all->env);
-}
-
-static void end_probe(struct sessions *all, struct registry_record *record)
-{
-    TAILQ_REMOVE(&all->probes, record->probe, link);
-    record->probe->newcomer->record = NULL;
-    free(record->probe);
-    record->probe = NULL;
-}
-
-static void release_record(struct session *session, bool was_connected, enum reason reason)
-{
-    struct sessions *all = session->all;
-    struct registry_record *record = session->record;
-
-    if (!record)
-        return;
-    session->record = NULL;
-    if (record->holder != session) {
-        end_probe(all, record); /* the newcomer gave up */
-        return;
-    }
-
-    record->holder = NULL;
-    if (was_connected)
-        disconnect_record(all, record, reason);
-    if (record->probe) {
-        struct session *newcomer = record->probe->newcomer;
-        end_probe(all, record);
-        claim(newcomer, record);
-    } else {
-        settle_record(all, record);
-    }
-}
-
-/*
- * Nobody holds the record any more, or one of its registrations was answered: once all of them are,
- * one that was granted to a session that had gone is given back, and a record that was made for a
- * registration which never came to be is removed.
- */
-static void settle_record(struct sessions *all, struct registry_record *record)
-{
-    if (record->holder || record->claims > 0)
-        return;
-    if (record->row_connected)
-        disconnect_record(all, record, REASON_LEFT);
-    else if (!record->stored)
-        registry_remove(all->registry, record);
-}
-
-static void disconnect_record(struct sessions *all, struct registry_record *record,
-                              enum reason reason)
-{
-    record->last_seen = now_s(all);
-    record->row_connected = false;
-    registry_disconnect(all->registry, record, reason, now_s(all));
-    store_disconnect(all->store, record, all->now);
 }
 
 static void expire_handshakes(struct sessions *all)
@@ -562,7 +353,7 @@ static void renew_if_late(struct session *session)
 
     if (all->now.mono_us < due_us)
         return;
-    if (state_of(session) != SERVER_FSM_REGISTERING && all->now.mono_us - due_us < LATE_US)
+    if (session_state(session) != SERVER_FSM_REGISTERING && all->now.mono_us - due_us < LATE_US)
         return;
     TAILQ_REMOVE(&all->pending, session, pending);
     session->since_us = all->now.mono_us;
@@ -572,21 +363,6 @@ static void renew_if_late(struct session *session)
 static uint64_t handshake_due_us(const struct session *session)
 {
     return session->since_us + session->all->options.handshake_timeout_ms * CLOCK_US_PER_MS;
-}
-
-static void expire_probes(struct sessions *all)
-{
-    for (int i = 0; i < TICK_BUDGET; i++) {
-        struct probe *probe = TAILQ_FIRST(&all->probes);
-        if (!probe || all->now.mono_us < probe->due_us)
-            return;
-
-        struct registry_record *record = probe->newcomer->record;
-        all->ops->look(record->holder);
-        /* An answer, or an end, has ended the probe as well. */
-        if (record->probe && record->probe->due_us <= all->now.mono_us)
-            session_end(record->holder, REASON_REPLACED, all->now);
-    }
 }
 
 static void ask_who_is_due(struct sessions *all)
@@ -608,7 +384,7 @@ static void keep_house(struct sessions *all)
     all->housekeeping_us = all->now.mono_us + HOUSEKEEPING_US;
     if (all->options.forget_after_ms != UINT64_MAX)
         forget_some(all);
-    report_suppressed(all);
+    session_log_suppressed(all);
     (void)log_report_lost();
 }
 
@@ -617,7 +393,7 @@ static void forget_some(struct sessions *all)
     const int64_t keep_ms = all->options.forget_after_ms < INT64_MAX
                                 ? (int64_t)all->options.forget_after_ms
                                 : INT64_MAX;
-    const int64_t cutoff = now_s(all) - keep_ms / 1000;
+    const int64_t cutoff = sessions_now_s(all) - keep_ms / 1000;
 
     for (int i = 0; i < FORGET_BUDGET; i++) {
         struct registry_record *record = registry_next(all->registry, all->forget_cursor);
@@ -634,20 +410,6 @@ static void forget_some(struct sessions *all)
     }
 }
 
-/* What the limits kept out of the log is told as a number. */
-static void report_suppressed(struct sessions *all)
-{
-    struct limits_on_log *log = &all->log;
-
-    if (log->connected.suppressed + log->disconnected.suppressed + log->refused.suppressed == 0)
-        return;
-    log_event(LOG_LEVEL_INFO, "more", LOG_NUM("connected", log->connected.suppressed),
-              LOG_NUM("disconnected", log->disconnected.suppressed),
-              LOG_NUM("refused", log->refused.suppressed),
-              LOG_NUM("clients", all->connected_count));
-    log->connected.suppressed = log->disconnected.suppressed = log->refused.suppressed = 0;
-}
-
 static struct server_fsm_rules rules_of(const struct sessions_options *options)
 {
     return (struct server_fsm_rules){
@@ -660,56 +422,4 @@ static struct server_fsm_rules rules_of(const struct sessions_options *options)
 static struct session *session_of(struct server_fsm *fsm)
 {
     return container_of(fsm, struct session, fsm);
-}
-
-static enum server_fsm_state state_of(const struct session *session)
-{
-    return (enum server_fsm_state)session->fsm.state;
-}
-
-static int64_t now_s(const struct sessions *all)
-{
-    return all->now.wall_ms / 1000;
-}
-
-static void log_connected(struct session *session)
-{
-    const struct registry_record *record = session->record;
-    char ip[ADDRESS_TEXT_BYTES];
-
-    if (!log_limit_allows(&session->all->log.connected, session->all->now.mono_us))
-        return;
-    log_event(LOG_LEVEL_INFO, "connected", LOG_NUM("serial", session->serial),
-              LOG_STR("cid", record->cid), LOG_NUM("sid", record->sid),
-              LOG_STR("cip", peer_address_format(&session->peer, ip)),
-              LOG_NUM("cport", session->peer.port));
-}
-
-static void log_ended(struct session *session, enum server_fsm_state old, enum reason reason)
-{
-    struct sessions *all = session->all;
-    const bool was_connected = old == SERVER_FSM_CONNECTED || old == SERVER_FSM_LEAVING;
-    struct log_limit *limit = was_connected ? &all->log.disconnected : &all->log.refused;
-    char ip[ADDRESS_TEXT_BYTES];
-
-    if (!log_limit_allows(limit, all->now.mono_us))
-        return;
-    peer_address_format(&session->peer, ip);
-    if (was_connected)
-        log_event(LOG_LEVEL_INFO, "disconnected", LOG_NUM("serial", session->serial),
-                  LOG_STR("cid", session->record->cid), LOG_STR("reason", reason_word(reason)),
-                  LOG_STR("cip", ip), LOG_NUM("cport", session->peer.port));
-    else if (session->record)
-        log_event(LOG_LEVEL_INFO, "refused", LOG_NUM("serial", session->serial),
-                  LOG_STR("cid", session->record->cid), LOG_STR("reason", reason_word(reason)),
-                  LOG_STR("cip", ip), LOG_NUM("cport", session->peer.port));
-    else if (all->line && (old == SERVER_FSM_AWAIT_ID || old == SERVER_FSM_REGISTERING))
-        log_event(LOG_LEVEL_INFO, "refused", LOG_NUM("serial", session->serial),
-                  LOG_BYTES("id", all->line, all->line_len), LOG_STR("reason", reason_word(reason)),
-                  LOG_STR("cip", ip), LOG_NUM("cport", session->peer.port));
-    else
-        log_event(LOG_LEVEL_INFO, "refused", LOG_NUM("serial", session->serial),
-                  LOG_STR("state", server_fsm_state_name(old)),
-                  LOG_STR("reason", reason_word(reason)), LOG_STR("cip", ip),
-                  LOG_NUM("cport", session->peer.port));
 }

@@ -96,7 +96,9 @@ void store_turn(struct store *store, struct moment now)
         store->on_answer(store->user, &answer, now);
     }
     store->answer_count -= count;
-    memmove(store->answers, store->answers + count, store->answer_count * sizeof(*store->answers));
+    if (store->answer_count > 0)
+        memmove(store->answers, store->answers + count,
+                store->answer_count * sizeof(*store->answers));
 }
 
 uint64_t store_next_us(const struct store *store)

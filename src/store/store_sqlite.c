@@ -269,17 +269,10 @@ static int open_file(struct sqlite_store *s)
         fail(s, "cannot be opened");
         goto failed;
     }
+    /* Until the file is known to be ours, not even closing it may write what its WAL holds. */
+    (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     if (check_ours(s) != 0)
         goto failed;
-
-    if (sqlite3_exec(s->db, modes[s->options->sync], NULL, NULL, NULL) != SQLITE_OK) {
-        fail(s, "cannot be written");
-        goto failed;
-    }
-    s->wal_pages = 0;
-    sqlite3_wal_hook(s->db, on_wal_commit,
-                     s); /* replaces SQLite's own checkpoints inside commits */
-
     for (int i = 0; i < STATEMENT_COUNT; i++) {
         if (sqlite3_prepare_v3(s->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &s->prepared[i],
                                NULL) != SQLITE_OK) {
@@ -287,6 +280,14 @@ static int open_file(struct sqlite_store *s)
             goto failed;
         }
     }
+    if (sqlite3_exec(s->db, modes[s->options->sync], NULL, NULL, NULL) != SQLITE_OK) {
+        fail(s, "cannot be written");
+        goto failed;
+    }
+    (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
+    s->wal_pages = 0;
+    sqlite3_wal_hook(s->db, on_wal_commit,
+                     s); /* replaces SQLite's own checkpoints inside commits */
     return 0;
 
 failed:
@@ -297,6 +298,10 @@ failed:
 /* What is in the file after this is no longer known: it will be written again. */
 static void close_file(struct sqlite_store *s)
 {
+    /* Our WAL has the name that would belong to the file that is there now, and must not be taken
+     * for its: empty it into the file that we had. */
+    if (file_was_replaced(s))
+        (void)sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
     for (int i = 0; i < STATEMENT_COUNT; i++) {
         sqlite3_finalize(s->prepared[i]);
         s->prepared[i] = NULL;

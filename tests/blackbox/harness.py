@@ -654,22 +654,23 @@ class Swarm:
         return [self.add(cid) for cid in cids]
 
     def pump(self, seconds, until=None, scaled=True):
-        """Runs everyone until the question is answered with true, or for that long. Returns whether
-        it was."""
+        """
+        Runs everyone until the question is answered with true, or for that long; for 0 seconds, what
+        is ready now. Returns whether it was answered so.
+        """
         end = time.monotonic() + (limit(seconds) if scaled else seconds)
-        while True:
-            if until is not None and until():
-                return True
+        while until is None or not until():
             left = end - time.monotonic()
-            if left <= 0:
-                return False
             if not self.selector.get_map():
-                if until is None:
-                    time.sleep(min(left, 0.01))
-                    continue
-                return False
-            for key, events in self.selector.select(min(left, 0.05)):
+                if until is not None or left <= 0:
+                    return False
+                time.sleep(min(left, 0.01))
+                continue
+            for key, events in self.selector.select(max(0.0, min(left, 0.05))):
                 self._step(key.data, events)
+            if left <= 0:
+                return until is not None and until()
+        return True
 
     def settle(self, seconds=10.0):
         """Runs until every client is connected, refused or closed; fails at the deadline."""

@@ -29,15 +29,15 @@ def test_kill_9_under_connecting_clients_loses_nobody_who_read_140(start_server,
         crowd = fresh + again
         dice.shuffle(crowd)
         with Swarm(server, pipelined=dice.random() < 0.5) as swarm:
-            # They come in a trickle, so that the server commits many times and not once for all.
-            pace = dice.choice((0.0, 0.0002, 0.001))
+            # They come in small crowds one upon the other, so that the server is found with
+            # clients in every step, and has committed many times and not once for all.
             enough = dice.randrange(1, CROWD)
-            for cid in crowd:
-                swarm.add(cid)
-                swarm.pump(pace, scaled=False)
-                if swarm.count("connected") >= enough:
-                    break
-            swarm.pump(dice.choice((0.0, 0.0005, 0.002)), scaled=False)
+            while crowd and swarm.count("connected") < enough:
+                for _ in range(dice.randrange(1, 12)):
+                    if crowd:
+                        swarm.add(crowd.pop())
+                for _ in range(dice.randrange(3)):
+                    swarm.pump(0)
             server.kill()
             # What the kernel has already delivered, the clients read.
             swarm.pump(limit(5), lambda: not swarm.selector.get_map(), scaled=False)
@@ -66,5 +66,5 @@ def test_kill_9_under_connecting_clients_loses_nobody_who_read_140(start_server,
           f"{promised} times a client had read 140, nobody lost; "
           f"{len(sids)} clients with their sids, {time.monotonic() - start:.1f} s")
     # Rounds that all ended too early or too late would prove nothing.
-    assert in_the_middle >= ROUNDS // 3 or SCALE > 1
+    assert in_the_middle >= ROUNDS // 2 or SCALE > 1
     assert promised >= ROUNDS

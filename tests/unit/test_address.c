@@ -25,9 +25,15 @@ static struct address parsed(const char *text)
 static void address_read_and_written_is_the_same_text(void **state)
 {
     static const char *const texts[] = {
-        "127.0.0.1:1111", "0.0.0.0:0",   "255.255.255.255:65535", "[::1]:1111",
-        "[::]:0",         "[2001:db8::ff00:42:8329]:65535",       "unix:/run/cliser.sock",
-        "unix:cliser.sock", "unix:/a:b:1111",
+        "127.0.0.1:1111",
+        "0.0.0.0:0",
+        "255.255.255.255:65535",
+        "[::1]:1111",
+        "[::]:0",
+        "[2001:db8::ff00:42:8329]:65535",
+        "unix:/run/cliser.sock",
+        "unix:cliser.sock",
+        "unix:/a:b:1111",
     };
     char buf[ADDRESS_TEXT_BYTES];
 
@@ -141,10 +147,17 @@ static void address_is_loopback_for_this_host_only(void **state)
         const char *text;
         bool loopback;
     } rows[] = {
-        {"127.0.0.1:1", true},     {"127.255.255.254:1", true}, {"[::1]:1", true},
-        {"unix:/x", true},         {"0.0.0.0:1", false},        {"[::]:1", false},
-        {"126.255.255.255:1", false}, {"128.0.0.1:1", false},   {"192.168.0.1:1", false},
-        {"[::2]:1", false},        {"[fe80::1]:1", false},
+        {"127.0.0.1:1", true},
+        {"127.255.255.254:1", true},
+        {"[::1]:1", true},
+        {"unix:/x", true},
+        {"0.0.0.0:1", false},
+        {"[::]:1", false},
+        {"126.255.255.255:1", false},
+        {"128.0.0.1:1", false},
+        {"192.168.0.1:1", false},
+        {"[::2]:1", false},
+        {"[fe80::1]:1", false},
     };
     const struct address nothing = {.len = 0};
 

@@ -38,7 +38,8 @@ static void credentials_without_a_password_accept_nothing(void **state)
 
 static void credentials_accept_each_of_several_passwords(void **state)
 {
-    static const char *const passwords[] = {"current", "previous", "p", "with spaces ; #", "current2"};
+    static const char *const passwords[] = {"current", "previous", "p", "with spaces ; #",
+                                            "current2"};
     struct credentials *credentials = credentials_new();
 
     (void)state;
@@ -54,8 +55,8 @@ static void credentials_accept_each_of_several_passwords(void **state)
 static void credentials_refuse_what_is_only_nearly_the_password(void **state)
 {
     static const char *const near[] = {
-        "",        "s",        "secre",   "ecret",   "secrett", "ssecret", "secret ", " secret",
-        "Secret",  "secreT",   "sEcret",  "terces",  "secres",  "tecret",  "secret\r", "secretsecret",
+        "",       "s",      "secre",  "ecret",  "secrett", "ssecret", "secret ",  " secret",
+        "Secret", "secreT", "sEcret", "terces", "secres",  "tecret",  "secret\r", "secretsecret",
     };
     struct credentials *credentials = credentials_new();
 

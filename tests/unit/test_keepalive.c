@@ -1,6 +1,6 @@
 /*
- * The wheel under a fake clock: everyone once an interval, nobody twice, and no work for those whose time
- * has not come. Time stands still unless a test moves it.
+ * The wheel under a fake clock: everyone once an interval, nobody twice, and no work for those
+ * whose time has not come. Time stands still unless a test moves it.
  */
 #include "session/keepalive.h"
 
@@ -137,8 +137,8 @@ static void keepalive_asks_everyone_exactly_once_an_interval(void **state)
 /* The moments at which one is asked are an interval apart to the microsecond. */
 static void keepalive_does_not_drift_whatever_the_interval(void **state)
 {
-    static const uint64_t intervals[] = {1000,     1001,      999983,     CLOCK_US_PER_SEC,
-                                         10000019, INTERVAL_US, UINT64_C(86400000000) * 9};
+    static const uint64_t intervals[] = {
+        1000, 1001, 999983, CLOCK_US_PER_SEC, 10000019, INTERVAL_US, UINT64_C(86400000000) * 9};
     struct client client;
     struct keepalive wheel;
 
@@ -187,7 +187,8 @@ static void keepalive_first_question_is_spread_evenly_over_the_interval(void **s
     free(clients);
 }
 
-/* Thousands that come one after the other while time goes on: each within an interval of its coming. */
+/* Thousands that come one after the other while time goes on: each within an interval of its
+ * coming. */
 static void keepalive_first_question_comes_within_an_interval_of_the_add(void **state)
 {
     enum { CLIENTS = 20000 };
@@ -319,8 +320,9 @@ static void keepalive_that_was_not_fetched_stays_due(void **state)
 }
 
 /*
- * The server stands still for a while, then asks everyone who is due: nobody is left out, and nobody is
- * asked again before three quarters of an interval have passed, since no answer could count before.
+ * The server stands still for a while, then asks everyone who is due: nobody is left out, and
+ * nobody is asked again before three quarters of an interval have passed, since no answer could
+ * count before.
  */
 static void check_stall(uint64_t stall_us, uint64_t at_us)
 {
@@ -456,7 +458,8 @@ static void keepalive_costs_nothing_for_those_who_are_not_due(void **state)
     assert_int_equal(munmap(entries, size), 0);
 }
 
-/* Each place of the wheel on a page of its own; only the page of those who are due can be touched. */
+/* Each place of the wheel on a page of its own; only the page of those who are due can be touched.
+ */
 static void keepalive_asking_some_touches_no_others(void **state)
 {
     enum { PAGE = 4096, PER_PAGE = 100 };
@@ -569,8 +572,18 @@ static void keepalive_interval_changed_while_entries_are_due_loses_nobody(void *
 static void keepalive_works_from_a_microsecond_to_weeks(void **state)
 {
     static const uint64_t intervals[] = {
-        1, 2, 3, 10, 511, 1023, 1024, 1025, 1000, 3600 * CLOCK_US_PER_SEC,
-        UINT64_C(86400) * CLOCK_US_PER_SEC, UINT64_C(30) * 86400 * CLOCK_US_PER_SEC,
+        1,
+        2,
+        3,
+        10,
+        511,
+        1023,
+        1024,
+        1025,
+        1000,
+        3600 * CLOCK_US_PER_SEC,
+        UINT64_C(86400) * CLOCK_US_PER_SEC,
+        UINT64_C(30) * 86400 * CLOCK_US_PER_SEC,
     };
     enum { CLIENTS = 200, TURNS = 20 };
     struct client *clients = new_clients(CLIENTS);
@@ -607,8 +620,8 @@ static void keepalive_works_from_the_first_microsecond_of_the_clock(void **state
 }
 
 /*
- * Random adds, removals, questions, stalls and partial fetches, judged by what each client lived through
- * and by nothing the wheel says about itself.
+ * Random adds, removals, questions, stalls and partial fetches, judged by what each client lived
+ * through and by nothing the wheel says about itself.
  */
 static void keepalive_random_life_keeps_every_promise(void **state)
 {
@@ -671,7 +684,8 @@ static void keepalive_random_life_keeps_every_promise(void **state)
         now_us += SLOT_US;
     }
     for (size_t i = 0; i < CLIENTS; i++)
-        assert_true(!clients[i].on_wheel || now_us - clients[i].last_us <= INTERVAL_US + 2 * SLOT_US);
+        assert_true(!clients[i].on_wheel ||
+                    now_us - clients[i].last_us <= INTERVAL_US + 2 * SLOT_US);
     free(stalled_before);
     free(clients);
 }

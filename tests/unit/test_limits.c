@@ -62,7 +62,8 @@ static void limits_admit_everyone_below_half_of_pending(void **state)
     assert_true(never(&limits, 16385, 16385));
 }
 
-/* Linear from all at half to none at the limit; six standard deviations of each share are allowed. */
+/* Linear from all at half to none at the limit; six standard deviations of each share are allowed.
+ */
 static void limits_turn_away_a_growing_share_between_half_and_all(void **state)
 {
     static const uint64_t sizes[] = {64, 1000, 16384, 1000000};

@@ -35,7 +35,8 @@ static struct registry_record *add(struct registry *registry, const char *cid)
 }
 
 /* Adds "PREFIXn" and returns its record. */
-static struct registry_record *add_numbered(struct registry *registry, const char *prefix, unsigned n)
+static struct registry_record *add_numbered(struct registry *registry, const char *prefix,
+                                            unsigned n)
 {
     char cid[PROTO_MAX_ID_BYTES + 1];
 
@@ -105,10 +106,12 @@ static void registry_sids_count_up_over_word_and_array_boundaries(void **state)
     assert_null(registry_by_sid(registry, 3001));
 }
 
-/* Each sid around the boundaries of a word and of the first array is freed alone and given again. */
+/* Each sid around the boundaries of a word and of the first array is freed alone and given again.
+ */
 static void registry_freed_sid_is_the_next_one_given(void **state)
 {
-    static const uint32_t sids[] = {1, 2, 63, 64, 65, 127, 128, 129, 1023, 1024, 1025, 1088, 1089, 2048};
+    static const uint32_t sids[] = {1,   2,    63,   64,   65,   127,  128,
+                                    129, 1023, 1024, 1025, 1088, 1089, 2048};
     struct registry *registry = *state;
 
     fill(registry, 2048);

@@ -1,0 +1,60 @@
+/*
+ * What session.c, claim.c and session_log.c share: the state of all sessions. Private to
+ * src/session.
+ */
+#ifndef SESSION_INTERNAL_H
+#define SESSION_INTERNAL_H
+
+#include "base/log.h"
+#include "session/session.h"
+
+/* How much of each kind one tick may do before the loop looks at its sockets again. */
+#define TICK_BUDGET 256
+
+TAILQ_HEAD(session_list, session);
+TAILQ_HEAD(probe_list, probe);
+
+/* Client-caused events that are logged at a bounded rate. */
+struct limits_on_log {
+    struct log_limit connected;
+    struct log_limit disconnected;
+    struct log_limit refused;
+};
+
+struct sessions {
+    struct server_fsm_env env;
+    struct sessions_options options;
+    struct registry *registry;
+    struct store *store;
+    struct credentials *credentials;
+    const struct session_ops *ops;
+
+    struct session_list pending; /* before 140, oldest accept first */
+    size_t pending_count;
+    struct keepalive keepalive; /* connected */
+    size_t connected_count;
+    struct probe_list probes;
+
+    struct moment now;   /* of the call that is running: the machine's ops carry no time */
+    const char *id_line; /* while an ID is taken: its line, for the log of a refusal */
+    size_t id_line_len;
+
+    uint64_t next_serial;
+    uint64_t housekeeping_us;
+    uint32_t forget_cursor; /* sid */
+    struct sessions_counters counters;
+    struct limits_on_log log;
+};
+
+static inline enum server_fsm_state session_state(const struct session *session)
+{
+    return (enum server_fsm_state)session->fsm.state;
+}
+
+/* Unix seconds of the call that is running. */
+static inline int64_t sessions_now_s(const struct sessions *all)
+{
+    return all->now.wall_ms / 1000;
+}
+
+#endif
