@@ -241,7 +241,8 @@ void settings_free_secret(char *secret)
     free(secret);
 }
 
-/* Opened without blocking, so that a FIFO cannot hang a reload. Returns len bytes and a NUL. */
+/* Opened without blocking, so that a FIFO cannot hang a reload. Returns len bytes and a NUL, or
+ * NULL with "path: what is wrong" in message. */
 static char *read_file(const char *path, size_t *len, char *message, size_t message_size)
 {
     struct stat info;
@@ -249,11 +250,11 @@ static char *read_file(const char *path, size_t *len, char *message, size_t mess
     const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 
     if (fd < 0 || fstat(fd, &info) != 0) {
-        snprintf(message, message_size, "cannot open %s: %s", path, strerror(errno));
+        snprintf(message, message_size, "%s: cannot be opened: %s", path, strerror(errno));
         goto out;
     }
     if (!S_ISREG(info.st_mode) || info.st_size > (off_t)MAX_FILE_BYTES) {
-        snprintf(message, message_size, "%s is not a file of at most 1 MiB", path);
+        snprintf(message, message_size, "%s: is not a file of at most 1 MiB", path);
         goto out;
     }
 
@@ -268,7 +269,7 @@ static char *read_file(const char *path, size_t *len, char *message, size_t mess
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0) {
-            snprintf(message, message_size, "cannot read %s: %s", path, strerror(errno));
+            snprintf(message, message_size, "%s: cannot be read: %s", path, strerror(errno));
             free(text);
             text = NULL;
             goto out;

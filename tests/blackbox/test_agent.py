@@ -704,7 +704,7 @@ def test_every_mistake_of_a_file_is_reported(bench):
     assert result.returncode == 2
     for line, text in {2: "server: .*HOST|server: .*:1111", 3: "id: .*A-Z", 4: "unknown key unknown",
                        5: "shutdown_delay: .*soon", 6: "once: .*yes or no",
-                       7: "password_file: .*/nonexistent/password", 9: "unknown section"}.items():
+                       7: "password_file: .*/nonexistent/password", 8: "unknown section"}.items():
         assert re.search(rf"(?m)^cliser-agent: {re.escape(str(ini))}:{line}: .*({text})",
                          result.stderr), (line, result.stderr)
     assert len(result.stderr.splitlines()) == 7

@@ -1,0 +1,2396 @@
+/*
+ * Sessions: every rule that needs more than one client, a registry, a store or a clock. The
+ * registry is real; clock, connections and store are the test's own, and the store answers what it
+ * is told to.
+ */
+#include "session/session.h"
+
+#include "base/container_of.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "cliser/proto.h"
+
+#include "unit.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MS           UINT64_C(1000)
+#define S            UINT64_C(1000000)
+
+#define START_US     UINT64_C(1000000000)
+#define START_S      INT64_C(1700000000)
+
+#define INTERVAL_US  (10 * S)
+#define HANDSHAKE_US (10 * S)
+#define PROBE_US     (SESSION_PROBE_MS * MS)
+
+#define MAX_CLIENTS  3000
+#define MAX_CHANGES  4096
+#define MAX_ROWS     256
+
+/* A connection, as far as a session can see it. */
+struct client {
+    struct session session;
+    struct peer_address peer;
+    int codes[64]; /* what was sent, the last ones */
+    size_t sent;
+    int fails_at;          /* the code whose sending finds the peer gone; -1: any */
+    enum reason fail_with; /* and how it is gone */
+    char waiting[8][64];   /* lines in the kernel, for a last look */
+    size_t waiting_count;
+    char held[64];
+    bool is_held;
+    bool resumed;
+    bool started;
+    bool closed;
+    bool said_why;
+    unsigned looks;
+};
+
+/* What the store was asked for, until it is committed. */
+struct change {
+    enum { REGISTER, DISCONNECT, FORGET } kind;
+    uint32_t sid;
+    uint64_t serial;
+    struct peer_address peer;
+};
+
+/* What the database would say. */
+struct row {
+    bool exists;
+    bool connected;
+};
+
+/* The functions of store/store.h that a session uses are defined here, over this. */
+struct store {
+    struct change changes[MAX_CHANGES];
+    size_t count;
+    struct row rows[MAX_ROWS];
+    unsigned registers;
+    unsigned disconnects;
+    unsigned forgets;
+    bool out_of_memory;
+    bool answering; /* the only time when an answer may be given */
+};
+
+struct world {
+    struct moment now;
+    struct registry *registry;
+    struct sessions *sessions;
+    struct sessions_options options;
+    struct store store;
+    struct client *clients[MAX_CLIENTS];
+    size_t client_count;
+    uint64_t freed; /* clients that were over and are no longer in the list */
+    uint64_t turned_away;
+};
+
+static struct world *world; /* ops get a session, and nothing else */
+
+/* ---- the store ---- */
+
+int store_register(struct store *store, const struct registry_record *record,
+                   const struct peer_address *peer, uint64_t serial, struct moment now)
+{
+    assert_true(now.mono_us == world->now.mono_us);
+    assert_ptr_equal(registry_by_sid(world->registry, record->sid), record);
+    if (store->out_of_memory)
+        return -1;
+    store->registers++;
+    assert_true(store->count < MAX_CHANGES);
+    store->changes[store->count++] =
+        (struct change){.kind = REGISTER, .sid = record->sid, .serial = serial, .peer = *peer};
+    return 0;
+}
+
+void store_disconnect(struct store *store, const struct registry_record *record, struct moment now)
+{
+    assert_true(now.mono_us == world->now.mono_us);
+    assert_false(record->connected);
+    assert_int_not_equal(record->reason, REASON_NONE);
+    assert_int_equal(record->since, now.wall_ms / 1000);
+    store->disconnects++;
+    assert_true(store->count < MAX_CHANGES);
+    store->changes[store->count++] = (struct change){.kind = DISCONNECT, .sid = record->sid};
+}
+
+void store_forget(struct store *store, const struct registry_record *record, struct moment now)
+{
+    assert_true(now.mono_us == world->now.mono_us);
+    assert_ptr_equal(registry_by_sid(world->registry, record->sid), record);
+    store->forgets++;
+    assert_true(store->count < MAX_CHANGES);
+    store->changes[store->count++] = (struct change){.kind = FORGET, .sid = record->sid};
+}
+
+/* Commits the oldest changes, and gives this answer to each registration among them. */
+static void commit(size_t count, enum store_result result)
+{
+    struct store *store = &world->store;
+    struct change done[MAX_CHANGES];
+    size_t answers = 0;
+
+    assert_true(count <= store->count);
+    for (size_t i = 0; i < count; i++) {
+        const struct change *change = &store->changes[i];
+        struct row *row = &store->rows[change->sid % MAX_ROWS];
+
+        switch (change->kind) {
+        case REGISTER:
+            if (result == STORE_OK)
+                *row = (struct row){.exists = true, .connected = true};
+            done[answers++] = *change;
+            break;
+        case DISCONNECT:
+            row->connected = false;
+            break;
+        case FORGET:
+            *row = (struct row){.exists = false};
+            break;
+        }
+    }
+    store->count -= count;
+    memmove(store->changes, store->changes + count, store->count * sizeof(*store->changes));
+    for (size_t i = 0; i < answers; i++) {
+        const struct store_answer answer = {
+            .serial = done[i].serial, .sid = done[i].sid, .result = result};
+        sessions_on_answer(world->sessions, &answer, world->now);
+    }
+}
+
+/* ---- the connections ---- */
+
+static struct client *client_of(struct session *session)
+{
+    return container_of(session, struct client, session);
+}
+
+static void on_send(struct session *session, const char *line, size_t len)
+{
+    struct client *client = client_of(session);
+    const struct proto_code_info *info = proto_code_info(proto_parse_code(line, len));
+
+    assert_false(client->closed);
+    assert_non_null(info);
+    assert_int_equal(len, info->line_len);
+    assert_memory_equal(line, info->line, len);
+    /* Nothing but an operator's order, and there is none here. */
+    assert_int_not_equal(info->code, PROTO_SHUTDOWN);
+    client->codes[client->sent++ % COUNT(client->codes)] = info->code;
+    if (client->fails_at == (int)info->code || client->fails_at == -1)
+        session_end(session, client->fail_with, world->now);
+}
+
+static void on_resume(struct session *session)
+{
+    struct client *client = client_of(session);
+
+    assert_false(client->closed);
+    client->resumed = true;
+}
+
+static void feed(struct client *client, const char *text)
+{
+    if (session_is_over(&client->session))
+        return;
+    if (!session_line(&client->session, text, strlen(text), world->now)) {
+        assert_false(client->is_held);
+        client->is_held = true;
+        snprintf(client->held, sizeof(client->held), "%s", text);
+    }
+}
+
+static void on_look(struct session *session)
+{
+    struct client *client = client_of(session);
+
+    assert_false(client->closed);
+    client->looks++;
+    for (size_t i = 0; i < client->waiting_count && !client->is_held; i++)
+        feed(client, client->waiting[i]);
+    client->waiting_count = 0;
+}
+
+static void on_close(struct session *session, bool said_why)
+{
+    struct client *client = client_of(session);
+
+    assert_false(client->closed);
+    assert_true(session_is_over(session));
+    client->closed = true;
+    client->said_why = said_why;
+}
+
+static const struct session_ops ops = {
+    .send = on_send,
+    .resume = on_resume,
+    .look = on_look,
+    .close = on_close,
+};
+
+/* ---- the world ---- */
+
+static struct credentials *credentials_of(const char *password)
+{
+    struct credentials *credentials = credentials_new();
+
+    assert_non_null(credentials);
+    assert_int_equal(credentials_add(credentials, password, strlen(password)), 0);
+    return credentials;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    world = calloc(1, sizeof(*world));
+    if (!world)
+        return -1;
+    world->now = (struct moment){.mono_us = START_US, .wall_ms = START_S * 1000};
+    world->options = (struct sessions_options){
+        .interval_ms = INTERVAL_US / MS,
+        .misses = 3,
+        .require_reply = SERVER_FSM_REPLY_AUTO,
+        .handshake_timeout_ms = HANDSHAKE_US / MS,
+        .duplicate_id = DUPLICATE_PROBE,
+        .forget_after_ms = UINT64_MAX,
+        .explain_refusals = true,
+        .limits = {.max_clients = 1000000, .max_pending = 16384},
+    };
+    world->registry = registry_new();
+    world->sessions =
+        sessions_new(&world->options, world->registry, credentials_of("secret"), &ops, world->now);
+    sessions_set_store(world->sessions, &world->store);
+    return 0;
+}
+
+static void reload(void)
+{
+    sessions_reload(world->sessions, &world->options, credentials_of("secret"), world->now);
+}
+
+static uint64_t counted(const uint64_t *by_reason)
+{
+    uint64_t sum = 0;
+
+    for (int i = 0; i < REASON_COUNT; i++)
+        sum += by_reason[i];
+    return sum;
+}
+
+static bool is_registering(const struct client *client)
+{
+    return client->session.fsm.state == SERVER_FSM_REGISTERING;
+}
+
+static bool is_connected(const struct client *client)
+{
+    return client->session.fsm.state == SERVER_FSM_CONNECTED ||
+           client->session.fsm.state == SERVER_FSM_LEAVING;
+}
+
+static size_t claims_waiting(uint32_t sid)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < world->store.count; i++)
+        count += world->store.changes[i].kind == REGISTER && world->store.changes[i].sid == sid;
+    return count;
+}
+
+/* What must be true between any two calls. */
+static void check_invariants(void)
+{
+    const struct sessions_counters *counters = sessions_counters(world->sessions);
+    size_t connected = 0;
+    size_t pending = 0;
+    size_t holders = 0;
+    size_t records_held = 0;
+    uint64_t over = 0;
+
+    for (size_t i = 0; i < world->client_count; i++) {
+        const struct client *client = world->clients[i];
+        const struct registry_record *record = client->session.record;
+
+        assert_int_equal(client->closed, session_is_over(&client->session));
+        if (client->closed) {
+            over++;
+            continue;
+        }
+        if (is_connected(client)) {
+            connected++;
+            assert_non_null(record);
+            assert_true(record->connected);
+            assert_true(record->stored);
+            assert_ptr_equal(record->holder, &client->session);
+            assert_memory_equal(&record->peer, &client->peer, sizeof(client->peer));
+        } else {
+            pending++;
+            assert_true(!record || is_registering(client));
+        }
+        if (record) {
+            assert_ptr_equal(registry_by_sid(world->registry, record->sid), record);
+            assert_true(record->holder == &client->session || record->probe);
+            holders += record->holder == &client->session;
+        } else {
+            assert_false(is_registering(client));
+        }
+    }
+    for (const struct registry_record *r = registry_next(world->registry, 0); r;
+         r = registry_next(world->registry, r->sid)) {
+        records_held += r->holder != NULL;
+        assert_true(r->stored || r->claims > 0);
+        assert_int_equal(r->claims, claims_waiting(r->sid));
+        assert_true(!r->connected || r->holder);
+        assert_true(!r->probe || r->connected);
+    }
+    assert_int_equal(holders, records_held);
+    assert_int_equal(sessions_connected(world->sessions), connected);
+    assert_int_equal(registry_connected(world->registry), connected);
+    assert_int_equal(sessions_pending(world->sessions), pending);
+
+    /* Every connection that ever came is counted in one place. */
+    assert_int_equal(counters->started, world->client_count + world->freed);
+    assert_int_equal(counted(counters->ended) + counted(counters->refused),
+                     over + world->freed + world->turned_away);
+    assert_int_equal(counters->registered, counted(counters->ended) + connected);
+}
+
+/* The same, and what the store was told: once it has done all, its rows say what is so. */
+static void check_rows(void)
+{
+    assert_int_equal(world->store.count, 0);
+    check_invariants();
+    for (uint32_t sid = 1; sid < MAX_ROWS; sid++) {
+        const struct registry_record *record = registry_by_sid(world->registry, sid);
+        const struct row *row = &world->store.rows[sid];
+
+        assert_int_equal(row->exists, record && record->stored);
+        assert_int_equal(row->connected, record && record->connected);
+    }
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < world->client_count; i++)
+        session_end(&world->clients[i]->session, REASON_STOPPED, world->now);
+    commit(world->store.count, STORE_OK);
+    commit(world->store.count, STORE_OK); /* what was given back */
+    check_invariants();
+    sessions_free(world->sessions);
+    registry_free(world->registry);
+    for (size_t i = 0; i < world->client_count; i++)
+        free(world->clients[i]);
+    free(world);
+    world = NULL;
+    return 0;
+}
+
+static void advance(uint64_t us)
+{
+    world->now.mono_us += us;
+    world->now.wall_ms = START_S * 1000 + (int64_t)((world->now.mono_us - START_US) / 1000);
+}
+
+/* What a server without other work does: sleeps until the sessions want something. */
+static void live(uint64_t us)
+{
+    const uint64_t end_us = world->now.mono_us + us;
+    uint64_t next_us;
+    unsigned idle = 0;
+
+    while ((next_us = sessions_next_us(world->sessions)) <= end_us) {
+        if (next_us > world->now.mono_us) {
+            advance(next_us - world->now.mono_us);
+            idle = 0;
+        }
+        sessions_tick(world->sessions, world->now);
+        if (++idle > 100000)
+            fail_msg("the sessions do not let the server sleep");
+    }
+    advance(end_us - world->now.mono_us);
+}
+
+/* As live(), but these answer each 100 at once. */
+static void live_with(uint64_t us, struct client *const *answering, size_t count)
+{
+    const uint64_t end_us = world->now.mono_us + us;
+    uint64_t next_us;
+
+    while ((next_us = sessions_next_us(world->sessions)) <= end_us) {
+        size_t before[16];
+
+        assert_true(count <= COUNT(before));
+        for (size_t i = 0; i < count; i++)
+            before[i] = answering[i]->sent;
+        if (next_us > world->now.mono_us)
+            advance(next_us - world->now.mono_us);
+        sessions_tick(world->sessions, world->now);
+        for (size_t i = 0; i < count; i++) {
+            if (answering[i]->sent > before[i])
+                feed(answering[i], "100");
+        }
+    }
+    advance(end_us - world->now.mono_us);
+}
+
+/* The end of a loop turn: commits, answers, and then the lines that had to wait. */
+static void turn_with(enum store_result result)
+{
+    commit(world->store.count, result);
+    for (size_t i = 0; i < world->client_count; i++) {
+        struct client *client = world->clients[i];
+        if (client->resumed && client->is_held && !client->closed) {
+            client->is_held = false;
+            feed(client, client->held);
+        }
+        client->resumed = false;
+    }
+}
+
+static void turn(void)
+{
+    turn_with(STORE_OK);
+}
+
+static struct client *new_client(void)
+{
+    struct client *client = calloc(1, sizeof(*client));
+
+    assert_non_null(client);
+    assert_true(world->client_count < MAX_CLIENTS);
+    client->fail_with = REASON_RESET;
+    client->peer = (struct peer_address){.family = AF_INET,
+                                         .ip = {192, 0, 2, (uint8_t)world->client_count},
+                                         .port = (uint16_t)(1024 + world->client_count)};
+    world->clients[world->client_count++] = client;
+    return client;
+}
+
+static void start(struct client *client)
+{
+    /* The struct need not be initialised. */
+    memset(&client->session, 0xa5, sizeof(client->session));
+    client->started = true;
+    session_start(&client->session, world->sessions, &client->peer, world->now);
+}
+
+static struct client *come(void)
+{
+    struct client *client = new_client();
+
+    start(client);
+    return client;
+}
+
+/* Comes, and answers both questions. */
+static struct client *claim(const char *id)
+{
+    struct client *client = come();
+
+    feed(client, "secret");
+    feed(client, id);
+    return client;
+}
+
+static int last_code(const struct client *client)
+{
+    return client->sent > 0 ? client->codes[(client->sent - 1) % COUNT(client->codes)] : 0;
+}
+
+static struct client *enter(const char *id)
+{
+    struct client *client = claim(id);
+
+    turn();
+    assert_int_equal(last_code(client), PROTO_CONNECTED);
+    return client;
+}
+
+static struct registry_record *record_of(const char *id)
+{
+    return registry_find(world->registry, id, strlen(id));
+}
+
+static unsigned times_sent(const struct client *client, int code)
+{
+    unsigned count = 0;
+
+    assert_true(client->sent <= COUNT(client->codes));
+    for (size_t i = 0; i < client->sent; i++)
+        count += client->codes[i] == code;
+    return count;
+}
+
+/* It got this refusal, as its last line, and is gone. */
+static void check_refused(const struct client *client, int code)
+{
+    assert_true(client->closed);
+    assert_int_equal(last_code(client), code);
+    assert_true(client->said_why);
+}
+
+static uint64_t refused(enum reason reason)
+{
+    return sessions_counters(world->sessions)->refused[reason];
+}
+
+static uint64_t ended(enum reason reason)
+{
+    return sessions_counters(world->sessions)->ended[reason];
+}
+
+/* ---- the way in ---- */
+
+static void session_walks_through_its_three_questions(void **state)
+{
+    struct client *client = come();
+
+    (void)state;
+    assert_int_equal(last_code(client), PROTO_PASSWORD);
+    assert_int_equal(sessions_pending(world->sessions), 1);
+    feed(client, "secret");
+    assert_int_equal(last_code(client), PROTO_ID);
+    feed(client, "web-1");
+    assert_int_equal(client->sent, 2);
+    assert_int_equal(sessions_connected(world->sessions), 0);
+    check_invariants();
+    advance(3 * S);
+    turn();
+    assert_int_equal(client->sent, 3);
+    assert_int_equal(last_code(client), PROTO_CONNECTED);
+    assert_int_equal(sessions_connected(world->sessions), 1);
+    assert_int_equal(sessions_pending(world->sessions), 0);
+    check_rows();
+
+    const struct registry_record *record = record_of("web-1");
+    assert_int_equal(record->sid, 1);
+    assert_true(record->connected);
+    assert_int_equal(record->since, START_S + 3);
+    assert_int_equal(record->last_seen, START_S + 3);
+    assert_int_equal(record->reason, REASON_NONE);
+}
+
+static void session_is_not_welcome_before_the_store_says_so(void **state)
+{
+    struct client *client = claim("a");
+
+    (void)state;
+    live(5 * S);
+    assert_int_equal(client->sent, 2);
+    assert_false(record_of("a")->connected);
+    turn();
+    assert_int_equal(last_code(client), PROTO_CONNECTED);
+}
+
+static void session_with_a_wrong_password_gets_410_and_leaves_no_trace(void **state)
+{
+    static const char *const passwords[] = {"Secret", "secre", "secrets", "web-1", "100"};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(passwords); i++) {
+        struct client *client = come();
+        feed(client, passwords[i]);
+        check_refused(client, 410);
+    }
+    assert_int_equal(refused(REASON_PASSWORD), COUNT(passwords));
+    assert_int_equal(registry_count(world->registry), 0);
+    assert_int_equal(world->store.registers, 0);
+    check_rows();
+}
+
+static void session_with_an_invalid_id_gets_420_and_leaves_no_trace(void **state)
+{
+    static const char *const ids[] = {
+        "two words", "a/b", "\xc3\xa9", "a;b",
+        "-----------------------------------------------------------------"};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(ids); i++)
+        check_refused(claim(ids[i]), 420);
+    assert_int_equal(refused(REASON_INVALID_ID), COUNT(ids));
+    assert_int_equal(registry_count(world->registry), 0);
+    check_rows();
+}
+
+static void session_with_an_empty_or_impossible_line_gets_400(void **state)
+{
+    struct client *at_password = come();
+    struct client *at_id = come();
+    struct client *bad_at_password = come();
+    struct client *bad_at_id = come();
+    struct client *registering = claim("a");
+    struct client *connected = enter("b");
+
+    (void)state;
+    feed(at_password, "");
+    check_refused(at_password, 400);
+    feed(at_id, "secret");
+    feed(at_id, "");
+    check_refused(at_id, 400);
+    session_bad_line(&bad_at_password->session, world->now);
+    check_refused(bad_at_password, 400);
+    feed(bad_at_id, "secret");
+    session_bad_line(&bad_at_id->session, world->now);
+    check_refused(bad_at_id, 400);
+    assert_true(is_connected(registering));
+    session_bad_line(&registering->session, world->now);
+    check_refused(registering, 400);
+    session_bad_line(&connected->session, world->now);
+    check_refused(connected, 400);
+    session_bad_line(&connected->session, world->now);
+    assert_int_equal(refused(REASON_PROTOCOL), 4);
+    assert_int_equal(ended(REASON_PROTOCOL), 2);
+    turn();
+    check_rows();
+}
+
+static void session_holds_an_early_line_until_it_is_connected(void **state)
+{
+    struct client *client = claim("a");
+
+    (void)state;
+    feed(client, "100");
+    assert_true(client->is_held);
+    assert_false(client->resumed);
+    turn();
+    assert_false(client->is_held);
+    assert_int_equal(sessions_counters(world->sessions)->keepalives_answered, 1);
+    assert_true(is_connected(client));
+}
+
+static void session_serials_are_never_the_same(void **state)
+{
+    uint64_t last = 0;
+
+    (void)state;
+    for (int i = 0; i < 50; i++) {
+        struct client *client = come();
+        assert_true(client->session.serial > last);
+        last = client->session.serial;
+        session_end(&client->session, REASON_LEFT, world->now);
+    }
+}
+
+static void session_that_comes_back_has_its_record_and_sid_again(void **state)
+{
+    struct client *first;
+    const struct registry_record *record;
+
+    (void)state;
+    (void)enter("a");
+    first = enter("b");
+    (void)enter("c");
+    session_end(&first->session, REASON_LEFT, world->now);
+    record = record_of("b");
+    assert_false(record->connected);
+    assert_int_equal(record->reason, REASON_LEFT);
+    assert_false(first->said_why);
+    advance(60 * S);
+    (void)enter("d");
+    assert_int_equal(record_of("d")->sid, 4);
+    (void)enter("b");
+    assert_ptr_equal(record_of("b"), record);
+    assert_int_equal(record->sid, 2);
+    assert_int_equal(record->since, START_S + 60);
+    assert_int_equal(record->reason, REASON_LEFT);
+    turn();
+    check_rows();
+}
+
+static void session_end_is_for_once(void **state)
+{
+    struct client *client = enter("a");
+
+    (void)state;
+    session_end(&client->session, REASON_LEFT, world->now);
+    session_end(&client->session, REASON_RESTARTING, world->now);
+    assert_true(session_line(&client->session, "100", 3, world->now));
+    session_bad_line(&client->session, world->now);
+    assert_int_equal(client->sent, 3);
+    assert_int_equal(ended(REASON_LEFT), 1);
+    turn();
+    check_rows();
+}
+
+static void session_ended_for_a_reason_says_what_belongs_to_it(void **state)
+{
+    (void)state;
+    for (int i = REASON_LEFT; i < REASON_COUNT; i++) {
+        struct client *client = enter("a");
+        session_end(&client->session, (enum reason)i, world->now);
+        assert_true(client->closed);
+        assert_int_equal(client->said_why, reason_refusal((enum reason)i) != 0);
+        assert_int_equal(last_code(client), reason_refusal((enum reason)i) != 0
+                                                ? reason_refusal((enum reason)i)
+                                                : PROTO_CONNECTED);
+        assert_int_equal(record_of("a")->reason, i);
+        assert_int_equal(ended((enum reason)i), 1);
+        turn();
+        check_rows();
+    }
+}
+
+/* There are no orders yet, so the state is set by hand. */
+static void session_that_leaves_after_130_has_reason_shutdown(void **state)
+{
+    static const enum reason ends[] = {REASON_LEFT, REASON_RESET};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(ends); i++) {
+        struct client *client = enter("a");
+        client->session.fsm.state = SERVER_FSM_LEAVING;
+        session_end(&client->session, ends[i], world->now);
+        assert_int_equal(record_of("a")->reason, REASON_SHUTDOWN);
+        assert_int_equal(ended(REASON_SHUTDOWN), i + 1);
+    }
+    struct client *client = enter("a");
+    client->session.fsm.state = SERVER_FSM_LEAVING;
+    session_end(&client->session, REASON_SLOW, world->now);
+    assert_int_equal(record_of("a")->reason, REASON_SLOW);
+    turn();
+    check_rows();
+}
+
+/* ---- the handshake's one deadline ---- */
+
+static void handshake_unfinished_at_its_deadline_gets_408(void **state)
+{
+    struct client *at_password = come();
+    struct client *at_id = come();
+    struct client *at_store = claim("a");
+
+    (void)state;
+    feed(at_id, "secret");
+    live(HANDSHAKE_US - 1);
+    check_invariants();
+    assert_int_equal(sessions_pending(world->sessions), 3);
+    assert_true(sessions_next_us(world->sessions) <= START_US + HANDSHAKE_US);
+    live(1);
+    check_refused(at_password, 408);
+    check_refused(at_id, 408);
+    check_refused(at_store, 408);
+    assert_int_equal(refused(REASON_TIMED_OUT), 3);
+    /* Granted to one who has gone. */
+    turn();
+    turn();
+    assert_false(record_of("a")->connected);
+    check_rows();
+}
+
+static void handshake_deadline_is_each_ones_own(void **state)
+{
+    struct client *clients[10];
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(clients); i++) {
+        clients[i] = come();
+        advance(100 * MS);
+    }
+    for (size_t i = 0; i < COUNT(clients); i++) {
+        live(START_US + i * 100 * MS + HANDSHAKE_US - 1 - world->now.mono_us);
+        assert_false(clients[i]->closed);
+        live(1);
+        check_refused(clients[i], 408);
+    }
+}
+
+/* One answer at the last moment does not buy time for the next. */
+static void handshake_that_drips_gets_no_more_time(void **state)
+{
+    struct client *early = come();
+    struct client *late = come();
+    struct client *at_the_look = come();
+
+    (void)state;
+    live(HANDSHAKE_US / 2);
+    feed(early, "secret");
+    live(HANDSHAKE_US / 2 - 1);
+    feed(late, "secret");
+    strcpy(at_the_look->waiting[at_the_look->waiting_count++], "secret");
+    assert_int_equal(last_code(late), PROTO_ID);
+    live(1);
+    check_refused(early, 408);
+    check_refused(late, 408);
+    check_refused(at_the_look, 408);
+    assert_int_equal(at_the_look->looks, 1);
+}
+
+static void handshake_finished_in_time_by_the_last_look_is_welcome(void **state)
+{
+    struct client *id_waits = come();
+    struct client *both_wait = come();
+
+    (void)state;
+    feed(id_waits, "secret");
+    strcpy(id_waits->waiting[id_waits->waiting_count++], "a");
+    strcpy(both_wait->waiting[both_wait->waiting_count++], "secret");
+    strcpy(both_wait->waiting[both_wait->waiting_count++], "b");
+    live(HANDSHAKE_US);
+    assert_int_equal(id_waits->looks, 1);
+    assert_true(is_registering(id_waits));
+    assert_true(is_registering(both_wait));
+    turn();
+    assert_true(is_connected(id_waits));
+    assert_true(is_connected(both_wait));
+    check_rows();
+}
+
+static void handshake_last_look_that_ends_the_session_counts_once(void **state)
+{
+    struct client *wrong = come();
+    struct client *invalid = come();
+
+    (void)state;
+    strcpy(wrong->waiting[wrong->waiting_count++], "wrong");
+    feed(invalid, "secret");
+    strcpy(invalid->waiting[invalid->waiting_count++], "not an id");
+    live(HANDSHAKE_US + S);
+    check_refused(wrong, 410);
+    check_refused(invalid, 420);
+    assert_int_equal(refused(REASON_TIMED_OUT), 0);
+    check_invariants();
+}
+
+/*
+ * The server was stopped, or a disk held it up; answers wait in the kernel. The event loop may hand
+ * them over before the timer fires, or the timer comes first and looks.
+ */
+static void check_server_late(bool before_the_tick, const char *const *lines, size_t count,
+                              uint64_t late_us)
+{
+    struct client *client = come();
+
+    if (count > 0 && strcmp(lines[0], "secret") != 0)
+        feed(client, "secret");
+    advance(HANDSHAKE_US + late_us);
+    for (size_t i = 0; i < count; i++) {
+        if (before_the_tick)
+            feed(client, lines[i]);
+        else
+            strcpy(client->waiting[client->waiting_count++], lines[i]);
+    }
+    sessions_tick(world->sessions, world->now);
+    if (count == 0) {
+        check_refused(client, 408);
+        return;
+    }
+    assert_false(client->closed);
+    check_invariants();
+    sessions_tick(world->sessions, world->now);
+    assert_false(client->closed);
+
+    /* It gets the time again, once: then it is silent. */
+    const uint64_t again_us = world->now.mono_us;
+    if (is_registering(client)) {
+        turn();
+        assert_true(is_connected(client));
+        session_end(&client->session, REASON_LEFT, world->now);
+        return;
+    }
+    live(HANDSHAKE_US - 1);
+    assert_false(client->closed);
+    assert_in_range(sessions_next_us(world->sessions), again_us, again_us + HANDSHAKE_US);
+    live(1);
+    check_refused(client, 408);
+}
+
+static void handshake_of_a_client_that_a_late_server_kept_waiting_goes_on(void **state)
+{
+    static const char *const password[] = {"secret"};
+    static const char *const id[] = {"a"};
+    static const char *const both[] = {"secret", "a"};
+    static const uint64_t stalls[] = {S, 5 * S, 60 * S, 3600 * S};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(stalls); i++) {
+        for (int before = 0; before <= 1; before++) {
+            check_server_late(before, password, 1, stalls[i]);
+            check_server_late(before, id, 1, stalls[i]);
+            check_server_late(before, both, 2, stalls[i]);
+        }
+        check_server_late(false, NULL, 0, stalls[i]);
+    }
+    turn();
+    check_rows();
+}
+
+static void handshake_timeout_changed_by_a_reload_holds_for_everyone(void **state)
+{
+    struct client *client = come();
+
+    (void)state;
+    world->options.handshake_timeout_ms = 2000;
+    reload();
+    live(2 * S - 1);
+    assert_false(client->closed);
+    live(1);
+    check_refused(client, 408);
+}
+
+/* ---- one ID, two clients: probe ---- */
+
+static void probe_answered_by_the_holder_refuses_the_newcomer(void **state)
+{
+    struct client *holder = enter("a");
+    struct client *newcomer = claim("a");
+
+    (void)state;
+    assert_int_equal(last_code(holder), PROTO_KEEP_ALIVE);
+    assert_true(is_registering(newcomer));
+    check_invariants();
+    live(PROBE_US - 1);
+    assert_false(newcomer->closed);
+    feed(holder, "100");
+    check_refused(newcomer, 421);
+    assert_true(is_connected(holder));
+    assert_int_equal(refused(REASON_DUPLICATE), 1);
+    assert_int_equal(world->store.registers, 1);
+    live(5 * PROBE_US);
+    assert_true(is_connected(holder));
+    check_rows();
+}
+
+static void probe_unanswered_for_two_seconds_replaces_the_holder(void **state)
+{
+    struct client *holder = enter("a");
+    struct client *newcomer;
+
+    (void)state;
+    live(777 * MS); /* counted from the probe, not from the holder's coming */
+    newcomer = claim("a");
+    live(PROBE_US - 1);
+    assert_false(holder->closed);
+    assert_int_equal(newcomer->sent, 2);
+    assert_true(sessions_next_us(world->sessions) <= START_US + 777 * MS + PROBE_US);
+    live(1);
+    check_refused(holder, 431);
+    assert_int_equal(ended(REASON_REPLACED), 1);
+    assert_int_equal(newcomer->sent, 2); /* not before the store knows */
+    turn();
+    assert_int_equal(last_code(newcomer), PROTO_CONNECTED);
+    assert_int_equal(record_of("a")->reason, REASON_REPLACED);
+    assert_true(record_of("a")->connected);
+    assert_memory_equal(&record_of("a")->peer, &newcomer->peer, sizeof(newcomer->peer));
+    check_rows();
+}
+
+static void probe_answer_that_waits_in_the_kernel_saves_the_holder(void **state)
+{
+    struct client *holder = enter("a");
+    struct client *newcomer = claim("a");
+
+    (void)state;
+    strcpy(holder->waiting[holder->waiting_count++], "100");
+    advance(PROBE_US + 5 * S); /* the server was stopped */
+    sessions_tick(world->sessions, world->now);
+    assert_true(is_connected(holder));
+    check_refused(newcomer, 421);
+    check_rows();
+}
+
+static void probe_last_look_that_finds_garbage_ends_the_holder_once(void **state)
+{
+    struct client *holder = enter("a");
+    struct client *newcomer;
+
+    (void)state;
+    for (int i = 0; i < SERVER_FSM_MAX_UNASKED; i++)
+        feed(holder, "noise");
+    newcomer = claim("a");
+    for (int i = 0; i < 8; i++)
+        strcpy(holder->waiting[holder->waiting_count++], "noise");
+    feed(holder, "noise");
+    live(PROBE_US);
+    assert_true(holder->closed);
+    assert_int_equal(counted(sessions_counters(world->sessions)->ended), 1);
+    turn();
+    assert_true(is_connected(newcomer));
+    check_rows();
+}
+
+static void probe_second_newcomer_is_refused_and_changes_nothing(void **state)
+{
+    struct client *holder = enter("a");
+    struct client *first = claim("a");
+    struct client *second;
+    struct client *third;
+
+    (void)state;
+    live(PROBE_US / 2);
+    second = claim("a");
+    check_refused(second, 421);
+    live(PROBE_US / 2 - 1);
+    third = claim("a");
+    check_refused(third, 421);
+    assert_int_equal(times_sent(holder, PROTO_KEEP_ALIVE), 1);
+    live(1);
+    check_refused(holder, 431);
+    turn();
+    assert_true(is_connected(first));
+    check_rows();
+}
+
+static void probe_newcomer_that_leaves_leaves_the_holder_alone(void **state)
+{
+    struct client *holder = enter("a");
+    struct client *newcomer = claim("a");
+    struct client *next;
+
+    (void)state;
+    live(PROBE_US / 2);
+    session_end(&newcomer->session, REASON_RESET, world->now);
+    assert_int_equal(refused(REASON_RESET), 1);
+    check_invariants();
+    live(5 * S);
+    assert_true(is_connected(holder));
+
+    /* And the next one starts a probe of its own, with its own two seconds. */
+    next = claim("a");
+    assert_true(is_registering(next));
+    assert_int_equal(last_code(holder), PROTO_KEEP_ALIVE);
+    live(PROBE_US - 1);
+    assert_false(holder->closed);
+    live(1);
+    check_refused(holder, 431);
+    turn();
+    assert_true(is_connected(next));
+    check_rows();
+}
+
+static void probe_holder_that_leaves_makes_room_at_once(void **state)
+{
+    static const enum reason ends[] = {REASON_LEFT, REASON_RESET, REASON_SLOW, REASON_PROTOCOL};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(ends); i++) {
+        struct client *holder = enter("a");
+        struct client *newcomer = claim("a");
+        session_end(&holder->session, ends[i], world->now);
+        assert_false(newcomer->closed);
+        check_invariants();
+        turn();
+        assert_true(is_connected(newcomer));
+        assert_int_equal(record_of("a")->reason, ends[i]);
+        check_rows();
+        live(3 * PROBE_US);
+        assert_true(is_connected(newcomer));
+        session_end(&newcomer->session, REASON_LEFT, world->now);
+        turn();
+    }
+}
+
+static void probe_holder_found_gone_by_the_100_makes_room_at_once(void **state)
+{
+    struct client *holder = enter("a");
+    struct client *newcomer;
+
+    (void)state;
+    holder->fails_at = PROTO_KEEP_ALIVE;
+    newcomer = claim("a");
+    assert_true(holder->closed);
+    assert_true(is_registering(newcomer));
+    check_invariants();
+    turn();
+    assert_true(is_connected(newcomer));
+    assert_int_equal(record_of("a")->reason, REASON_RESET);
+    check_rows();
+}
+
+static void probe_holder_found_gone_by_the_431_makes_room(void **state)
+{
+    struct client *holder = enter("a");
+    struct client *newcomer = claim("a");
+
+    (void)state;
+    holder->fails_at = 431;
+    live(PROBE_US);
+    assert_true(holder->closed);
+    assert_int_equal(counted(sessions_counters(world->sessions)->ended), 1);
+    turn();
+    assert_true(is_connected(newcomer));
+    check_rows();
+}
+
+static void probe_of_a_registering_holder_refuses_the_newcomer(void **state)
+{
+    struct client *holder = claim("a");
+
+    (void)state;
+    check_refused(claim("a"), 421);
+    assert_int_equal(holder->sent, 2);
+    turn();
+    assert_true(is_connected(holder));
+    check_rows();
+}
+
+static void probe_of_a_leaving_holder_asks_it(void **state)
+{
+    struct client *holder = enter("a");
+    struct client *newcomer;
+
+    (void)state;
+    holder->session.fsm.state = SERVER_FSM_LEAVING;
+    newcomer = claim("a");
+    assert_int_equal(last_code(holder), PROTO_KEEP_ALIVE);
+    feed(holder, "100");
+    check_refused(newcomer, 421);
+
+    newcomer = claim("a");
+    session_end(&holder->session, REASON_LEFT, world->now);
+    turn();
+    assert_true(is_connected(newcomer));
+    assert_int_equal(record_of("a")->reason, REASON_SHUTDOWN);
+    check_rows();
+}
+
+static void probe_outlasting_the_newcomers_handshake_leaves_the_holder(void **state)
+{
+    struct client *holder = enter("a");
+    struct client *newcomer = come();
+
+    (void)state;
+    feed(newcomer, "secret");
+    live(HANDSHAKE_US - S);
+    feed(newcomer, "a");
+    assert_true(is_registering(newcomer));
+    live(S);
+    check_refused(newcomer, 408);
+    check_invariants();
+    live(5 * S);
+    assert_true(is_connected(holder));
+    check_rows();
+}
+
+/* require_reply = no is about keep-alives; a holder that says nothing still loses its ID. */
+static void probe_replaces_a_silent_holder_whatever_require_reply_says(void **state)
+{
+    struct client *holder;
+    struct client *newcomer;
+
+    (void)state;
+    world->options.require_reply = SERVER_FSM_REPLY_NO;
+    reload();
+    holder = enter("a");
+    newcomer = claim("a");
+    live(PROBE_US);
+    check_refused(holder, 431);
+    turn();
+    assert_true(is_connected(newcomer));
+}
+
+static void probe_of_many_ids_at_once_keeps_them_apart(void **state)
+{
+    struct client *holders[20];
+    struct client *newcomers[20];
+    char id[16];
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(holders); i++) {
+        snprintf(id, sizeof(id), "c%zu", i);
+        holders[i] = enter(id);
+    }
+    for (size_t i = 0; i < COUNT(holders); i++) {
+        snprintf(id, sizeof(id), "c%zu", i);
+        newcomers[i] = claim(id);
+        live(10 * MS);
+    }
+    for (size_t i = 0; i < COUNT(holders); i += 3)
+        feed(holders[i], "100");
+    for (size_t i = 1; i < COUNT(holders); i += 3)
+        session_end(&newcomers[i]->session, REASON_LEFT, world->now);
+    check_invariants();
+    live(PROBE_US);
+    turn();
+    for (size_t i = 0; i < COUNT(holders); i++) {
+        assert_int_equal(is_connected(holders[i]), i % 3 != 2);
+        assert_int_equal(is_connected(newcomers[i]), i % 3 == 2);
+    }
+    check_rows();
+}
+
+/* ---- takeover and reject ---- */
+
+static void use_policy(enum duplicate_policy policy)
+{
+    world->options.duplicate_id = (int)policy;
+    reload();
+}
+
+static void takeover_replaces_a_connected_holder_at_once(void **state)
+{
+    struct client *holder = enter("a");
+    struct client *newcomer;
+
+    (void)state;
+    use_policy(DUPLICATE_TAKEOVER);
+    newcomer = claim("a");
+    check_refused(holder, 431);
+    assert_int_equal(times_sent(holder, PROTO_KEEP_ALIVE), 0);
+    assert_int_equal(newcomer->sent, 2);
+    check_invariants();
+    turn();
+    assert_true(is_connected(newcomer));
+    check_rows();
+}
+
+static void takeover_replaces_a_leaving_holder(void **state)
+{
+    struct client *holder = enter("a");
+    struct client *newcomer;
+
+    (void)state;
+    use_policy(DUPLICATE_TAKEOVER);
+    holder->session.fsm.state = SERVER_FSM_LEAVING;
+    newcomer = claim("a");
+    check_refused(holder, 431);
+    turn();
+    assert_true(is_connected(newcomer));
+    check_rows();
+}
+
+static void takeover_of_a_registering_holder_welcomes_the_last_only(void **state)
+{
+    struct client *clients[6];
+
+    (void)state;
+    use_policy(DUPLICATE_TAKEOVER);
+    for (size_t i = 0; i < COUNT(clients); i++) {
+        clients[i] = claim("a");
+        check_invariants();
+    }
+    turn();
+    for (size_t i = 0; i + 1 < COUNT(clients); i++) {
+        check_refused(clients[i], 431);
+        assert_int_equal(times_sent(clients[i], PROTO_CONNECTED), 0);
+    }
+    assert_true(is_connected(clients[COUNT(clients) - 1]));
+    assert_int_equal(refused(REASON_REPLACED), COUNT(clients) - 1);
+    check_rows();
+}
+
+static void takeover_of_a_holder_that_is_gone_already_counts_it_once(void **state)
+{
+    struct client *holder = enter("a");
+    struct client *newcomer;
+
+    (void)state;
+    use_policy(DUPLICATE_TAKEOVER);
+    holder->fails_at = 431;
+    newcomer = claim("a");
+    assert_true(holder->closed);
+    assert_int_equal(counted(sessions_counters(world->sessions)->ended), 1);
+    turn();
+    assert_true(is_connected(newcomer));
+    check_rows();
+}
+
+static void reject_refuses_the_newcomer_whatever_the_holder_does(void **state)
+{
+    struct client *connected = enter("a");
+    struct client *registering = claim("b");
+    struct client *leaving = enter("c");
+
+    (void)state;
+    use_policy(DUPLICATE_REJECT);
+    leaving->session.fsm.state = SERVER_FSM_LEAVING;
+    check_refused(claim("a"), 421);
+    check_refused(claim("b"), 421);
+    check_refused(claim("c"), 421);
+    assert_int_equal(times_sent(connected, PROTO_KEEP_ALIVE), 0);
+    turn();
+    assert_true(is_connected(connected));
+    assert_true(is_connected(registering));
+    assert_true(is_connected(leaving));
+    session_end(&connected->session, REASON_LEFT, world->now);
+    (void)enter("a");
+    turn();
+    check_rows();
+}
+
+/* A probe runs, and a reload changes the policy: at most one gets the ID, and the probe has its
+ * end. */
+static void policy_changed_while_a_probe_runs_gives_the_id_to_one(void **state)
+{
+    static const enum duplicate_policy policies[] = {DUPLICATE_TAKEOVER, DUPLICATE_REJECT};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(policies); i++) {
+        for (int answers = 0; answers <= 1; answers++) {
+            struct client *holder;
+            struct client *newcomer;
+            struct client *second;
+
+            use_policy(DUPLICATE_PROBE);
+            holder = enter("a");
+            newcomer = claim("a");
+            use_policy(policies[i]);
+            second = claim("a");
+            check_invariants();
+            if (answers && !holder->closed)
+                feed(holder, "100");
+            live(PROBE_US);
+            turn();
+            check_rows();
+            assert_int_equal(is_connected(holder) + is_connected(newcomer) + is_connected(second),
+                             1);
+            if (answers && !holder->closed)
+                assert_true(is_connected(holder));
+            session_end(&holder->session, REASON_LEFT, world->now);
+            session_end(&newcomer->session, REASON_LEFT, world->now);
+            session_end(&second->session, REASON_LEFT, world->now);
+            turn();
+        }
+    }
+}
+
+/* ---- claims in flight ---- */
+
+static void claim_the_store_cannot_take_now_gets_451(void **state)
+{
+    struct client *stranger = claim("a");
+    struct client *known;
+
+    (void)state;
+    turn_with(STORE_UNAVAILABLE);
+    check_refused(stranger, 451);
+    assert_null(record_of("a"));
+    check_rows();
+
+    known = enter("b");
+    session_end(&known->session, REASON_LEFT, world->now);
+    turn();
+    known = claim("b");
+    turn_with(STORE_UNAVAILABLE);
+    check_refused(known, 451);
+    assert_int_equal(record_of("b")->reason, REASON_LEFT);
+    assert_int_equal(refused(REASON_REGISTRY), 2);
+    check_rows();
+}
+
+static void claim_of_an_id_that_lives_on_another_node_gets_421(void **state)
+{
+    struct client *client = claim("a");
+
+    (void)state;
+    turn_with(STORE_TAKEN);
+    check_refused(client, 421);
+    assert_null(record_of("a"));
+    assert_int_equal(refused(REASON_DUPLICATE), 1);
+    check_rows();
+}
+
+static void claim_without_memory_gets_451_and_leaves_no_trace(void **state)
+{
+    struct client *holder = enter("known");
+    struct client *client;
+
+    (void)state;
+    world->store.out_of_memory = true;
+    check_refused(claim("a"), 451);
+    assert_null(record_of("a"));
+    check_invariants();
+
+    use_policy(DUPLICATE_TAKEOVER);
+    client = claim("known");
+    check_refused(holder, 431);
+    check_refused(client, 451);
+    check_invariants();
+
+    world->store.out_of_memory = false;
+    holder = enter("known");
+    use_policy(DUPLICATE_PROBE);
+    client = claim("known");
+    world->store.out_of_memory = true;
+    live(PROBE_US);
+    check_refused(holder, 431);
+    check_refused(client, 451);
+    turn();
+    check_rows();
+}
+
+static void claim_granted_to_a_session_that_has_gone_is_given_back(void **state)
+{
+    struct client *client = claim("a");
+
+    (void)state;
+    advance(2 * S);
+    session_end(&client->session, REASON_RESET, world->now);
+    assert_non_null(record_of("a"));
+    check_invariants();
+    advance(2 * S);
+    commit(world->store.count, STORE_OK);
+    assert_int_equal(client->sent, 2);
+    assert_int_equal(world->store.disconnects, 1);
+    commit(world->store.count, STORE_OK);
+    check_rows();
+    /* Its row went from connected to disconnected just now. */
+    assert_int_equal(record_of("a")->since, START_S + 4);
+    assert_int_equal(refused(REASON_RESET), 1);
+    assert_int_equal(counted(sessions_counters(world->sessions)->ended), 0);
+}
+
+static void claim_refused_to_a_session_that_has_gone_leaves_no_trace(void **state)
+{
+    static const enum store_result results[] = {STORE_UNAVAILABLE, STORE_TAKEN};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(results); i++) {
+        struct client *client = claim("a");
+        session_end(&client->session, REASON_LEFT, world->now);
+        commit(world->store.count, results[i]);
+        assert_null(record_of("a"));
+        assert_int_equal(world->store.disconnects, 0);
+        check_rows();
+    }
+}
+
+static void claim_of_the_next_session_is_not_answered_by_the_last_ones(void **state)
+{
+    struct client *first = claim("a");
+    struct client *second;
+
+    (void)state;
+    session_end(&first->session, REASON_LEFT, world->now);
+    second = claim("a");
+    assert_true(is_registering(second));
+    commit(1, STORE_OK);
+    assert_true(is_registering(second));
+    assert_int_equal(second->sent, 2);
+    check_invariants();
+    turn();
+    assert_true(is_connected(second));
+    check_rows();
+}
+
+/*
+ * Three sessions claim one ID, one after the other, and each answer may be any; the last may be
+ * there still, or gone before any of the answers. In the end the rows are right, whatever happened.
+ */
+static void claims_in_flight_for_one_record_end_with_the_right_row(void **state)
+{
+    (void)state;
+    for (int known = 0; known <= 1; known++) {
+        for (int results = 0; results < 27; results++) {
+            for (int gone_before = 0; gone_before <= 4; gone_before++) {
+                const enum store_result given[] = {(enum store_result)(results % 3),
+                                                   (enum store_result)(results / 3 % 3),
+                                                   (enum store_result)(results / 9)};
+                struct client *client = NULL;
+                char id[32];
+
+                snprintf(id, sizeof(id), "%d-%d-%d", known, results, gone_before);
+                if (known) {
+                    client = enter(id);
+                    session_end(&client->session, REASON_LEFT, world->now);
+                    turn();
+                }
+                for (int i = 0; i < 3; i++) {
+                    if (client)
+                        session_end(&client->session, REASON_RESET, world->now);
+                    client = claim(id);
+                    check_invariants();
+                }
+                for (int i = 0; i < 3; i++) {
+                    if (gone_before == i)
+                        session_end(&client->session, REASON_RESET, world->now);
+                    commit(1, given[i]);
+                    check_invariants();
+                }
+                if (gone_before == 3)
+                    session_end(&client->session, REASON_RESET, world->now);
+                if (gone_before > 2)
+                    assert_int_equal(times_sent(client, PROTO_CONNECTED), given[2] == STORE_OK);
+                while (world->store.count > 0)
+                    commit(1, STORE_OK);
+                check_rows();
+                session_end(&client->session, REASON_LEFT, world->now);
+                if (record_of(id)) {
+                    /* Keeps the numbers small: forgotten as an operator would. */
+                    turn();
+                    store_forget(&world->store, record_of(id), world->now);
+                    registry_remove(world->registry, record_of(id));
+                }
+                turn();
+                check_rows();
+            }
+        }
+    }
+}
+
+/* ---- a peer that is gone when it is spoken to ---- */
+
+static void send_that_finds_the_peer_gone_ends_the_session_once(void **state)
+{
+    static const int codes[] = {110, 120, 140, 100, 400, 408, 410, 420, 421, 431, 451, 460, -1};
+    static const enum reason reasons[] = {REASON_RESET, REASON_SLOW, REASON_RESOURCES};
+
+    (void)state;
+    for (size_t r = 0; r < COUNT(reasons); r++) {
+        for (size_t i = 0; i < COUNT(codes); i++) {
+            /* Each of these steps is taken by a client of its own; some never get to that code. */
+            for (int way = 0; way < 9; way++) {
+                struct client *client = new_client();
+                struct client *other = NULL;
+
+                client->fails_at = codes[i];
+                client->fail_with = reasons[r];
+                use_policy(way == 6 ? DUPLICATE_TAKEOVER : DUPLICATE_PROBE);
+                start(client);
+                feed(client, way == 0 ? "wrong" : "secret");
+                if (way == 1)
+                    feed(client, "not an id");
+                else if (way != 2)
+                    feed(client, "a");
+                check_invariants();
+                turn_with(way == 3 ? STORE_UNAVAILABLE : STORE_OK);
+                check_invariants();
+                if (way == 4)
+                    session_end(&client->session, REASON_RESTARTING, world->now);
+                if (way == 5 && !client->closed)
+                    session_bad_line(&client->session, world->now);
+                if (way >= 6 && !client->closed)
+                    other = claim("a");
+                if (way == 8 && !client->closed)
+                    feed(client, "100");
+                check_invariants();
+                live(HANDSHAKE_US + INTERVAL_US);
+                check_invariants();
+                turn();
+                session_end(&client->session, REASON_LEFT, world->now);
+                if (other)
+                    session_end(&other->session, REASON_LEFT, world->now);
+                turn();
+                turn();
+                check_rows();
+                assert_true(client->closed);
+                if (codes[i] == -1 || codes[i] == 110) {
+                    assert_int_equal(client->sent, 1);
+                    assert_false(client->said_why);
+                }
+            }
+        }
+    }
+    assert_int_equal(sessions_connected(world->sessions), 0);
+}
+
+static void send_of_421_that_fails_in_the_holders_answer_hurts_nobody_else(void **state)
+{
+    struct client *holder = enter("a");
+    struct client *newcomer = claim("a");
+
+    (void)state;
+    newcomer->fails_at = 421;
+    feed(holder, "100");
+    assert_true(newcomer->closed);
+    assert_true(is_connected(holder));
+    assert_int_equal(counted(sessions_counters(world->sessions)->refused), 1);
+    check_rows();
+}
+
+/* ---- refusals without a word ---- */
+
+static void refusals_unexplained_close_without_a_line(void **state)
+{
+    struct client *wrong;
+    struct client *invalid;
+    struct client *late;
+    struct client *holder;
+    struct client *newcomer;
+    struct client *unlucky;
+
+    (void)state;
+    world->options.explain_refusals = false;
+    reload();
+    late = come();
+    wrong = come();
+    feed(wrong, "wrong");
+    invalid = claim("not an id");
+    holder = enter("a");
+    newcomer = claim("a");
+    feed(holder, "100");
+    unlucky = claim("b");
+    turn_with(STORE_UNAVAILABLE);
+    live(HANDSHAKE_US);
+    session_end(&holder->session, REASON_RESTARTING, world->now);
+    struct client *const all[] = {wrong, invalid, late, holder, newcomer, unlucky};
+    for (size_t i = 0; i < COUNT(all); i++) {
+        assert_true(all[i]->closed);
+        assert_false(all[i]->said_why);
+        assert_true(last_code(all[i]) < 400);
+    }
+    assert_int_equal(refused(REASON_PASSWORD), 1);
+    assert_int_equal(refused(REASON_INVALID_ID), 1);
+    assert_int_equal(refused(REASON_TIMED_OUT), 1);
+    assert_int_equal(refused(REASON_DUPLICATE), 1);
+    assert_int_equal(refused(REASON_REGISTRY), 1);
+    assert_int_equal(ended(REASON_RESTARTING), 1);
+    assert_int_equal(record_of("a")->reason, REASON_RESTARTING);
+    turn();
+    check_rows();
+
+    const struct peer_address peer = {.family = AF_INET};
+    assert_int_equal(sessions_turn_away(world->sessions, &peer, world->now), 0);
+    world->turned_away++;
+}
+
+static void newcomer_turned_away_is_told_450_and_counted(void **state)
+{
+    const struct peer_address peer = {.family = AF_INET};
+
+    (void)state;
+    world->options.limits.max_clients = 2;
+    reload();
+    assert_true(sessions_admit(world->sessions));
+    (void)enter("a");
+    assert_true(sessions_admit(world->sessions));
+    struct client *second = come();
+    assert_false(sessions_admit(world->sessions));
+    assert_int_equal(sessions_turn_away(world->sessions, &peer, world->now), 450);
+    sessions_note_lost_newcomer(world->sessions);
+    world->turned_away += 2;
+    assert_int_equal(refused(REASON_FULL), 1);
+    assert_int_equal(refused(REASON_RESOURCES), 1);
+    check_invariants();
+    session_end(&second->session, REASON_LEFT, world->now);
+    assert_true(sessions_admit(world->sessions));
+}
+
+static void newcomers_are_turned_away_by_how_many_are_pending(void **state)
+{
+    const struct peer_address peer = {.family = AF_INET};
+    unsigned admitted = 0;
+    unsigned away = 0;
+
+    (void)state;
+    world->options.limits.max_pending = 100;
+    reload();
+    for (int i = 0; i < 2000; i++) {
+        if (sessions_admit(world->sessions)) {
+            (void)come();
+            admitted++;
+        } else {
+            (void)sessions_turn_away(world->sessions, &peer, world->now);
+            world->turned_away++;
+            away++;
+        }
+        if (i < 50)
+            assert_int_equal(away, 0);
+    }
+    assert_int_equal(admitted, 100);
+    check_invariants();
+}
+
+/* ---- keep-alives ---- */
+
+static void keepalive_comes_once_an_interval_from_a_random_moment_on(void **state)
+{
+    struct client *clients[200];
+    uint64_t low = UINT64_MAX;
+    uint64_t high = 0;
+    char id[16];
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(clients); i++) {
+        snprintf(id, sizeof(id), "c%zu", i);
+        clients[i] = claim(id);
+    }
+    turn();
+    for (uint64_t ms = 0; ms < 10000; ms += 10) {
+        live(10 * MS);
+        for (size_t i = 0; i < COUNT(clients); i++) {
+            if (clients[i]->sent == 4 && clients[i]->looks == 0) {
+                clients[i]->looks = 1; /* seen */
+                low = ms < low ? ms : low;
+                high = ms > high ? ms : high;
+            }
+        }
+    }
+    live(MS);
+    for (size_t i = 0; i < COUNT(clients); i++)
+        assert_int_equal(times_sent(clients[i], PROTO_KEEP_ALIVE), 1);
+    assert_in_range(low, 0, 1000);
+    assert_in_range(high, 9000, 10000);
+    live(INTERVAL_US);
+    for (size_t i = 0; i < COUNT(clients); i++)
+        assert_int_equal(times_sent(clients[i], PROTO_KEEP_ALIVE), 2);
+    assert_int_equal(sessions_counters(world->sessions)->keepalives_sent, 2 * COUNT(clients));
+}
+
+static void keepalive_silence_counts_only_for_one_that_has_answered(void **state)
+{
+    struct client *never = enter("never");
+    struct client *once = enter("once");
+    struct client *always = enter("always");
+
+    (void)state;
+    live_with(INTERVAL_US, (struct client *const[]){once, always}, 2);
+    assert_int_equal(sessions_counters(world->sessions)->keepalives_answered, 2);
+    live_with(2 * INTERVAL_US, (struct client *const[]){always}, 1);
+    assert_true(is_connected(once));
+    live_with(4 * INTERVAL_US, (struct client *const[]){always}, 1);
+    assert_true(is_connected(never));
+    assert_true(is_connected(always));
+    check_refused(once, 408);
+    /* One answered, three missed. */
+    assert_int_equal(times_sent(once, PROTO_KEEP_ALIVE), 4);
+    assert_int_equal(ended(REASON_TIMED_OUT), 1);
+    assert_int_equal(record_of("once")->reason, REASON_TIMED_OUT);
+    live_with(30 * INTERVAL_US, (struct client *const[]){always}, 1);
+    assert_true(is_connected(never));
+    turn();
+    check_rows();
+}
+
+static void keepalive_reply_required_of_all_drops_the_silent(void **state)
+{
+    struct client *client;
+    uint64_t first_us;
+
+    (void)state;
+    world->options.require_reply = SERVER_FSM_REPLY_YES;
+    reload();
+    client = enter("a");
+    while (client->sent == 3)
+        live(MS);
+    first_us = world->now.mono_us;
+    live(3 * INTERVAL_US - 2 * MS);
+    assert_int_equal(times_sent(client, PROTO_KEEP_ALIVE), 3);
+    assert_false(client->closed);
+    live(4 * MS);
+    check_refused(client, 408);
+    assert_int_equal(client->looks, 1);
+    assert_in_range(world->now.mono_us - first_us, 0,
+                    sessions_dead_client_max_ms(&world->options) * MS);
+}
+
+static void keepalive_reply_required_of_none_drops_nobody(void **state)
+{
+    struct client *client;
+
+    (void)state;
+    world->options.require_reply = SERVER_FSM_REPLY_NO;
+    reload();
+    client = enter("a");
+    live_with(INTERVAL_US, (struct client *const[]){client}, 1);
+    live(40 * INTERVAL_US);
+    assert_true(is_connected(client));
+}
+
+static void keepalive_misses_are_counted_as_configured(void **state)
+{
+    static const uint64_t misses[] = {1, 2, 7};
+    char id[16];
+
+    (void)state;
+    world->options.require_reply = SERVER_FSM_REPLY_YES;
+    for (size_t i = 0; i < COUNT(misses); i++) {
+        world->options.misses = misses[i];
+        reload();
+        snprintf(id, sizeof(id), "c%zu", i);
+        struct client *client = enter(id);
+        live((misses[i] + 1) * INTERVAL_US + 20 * MS);
+        check_refused(client, 408);
+        assert_int_equal(times_sent(client, PROTO_KEEP_ALIVE), misses[i]);
+    }
+}
+
+static void keepalive_late_answers_start_the_count_again(void **state)
+{
+    struct client *client = enter("a");
+
+    (void)state;
+    live_with(INTERVAL_US, (struct client *const[]){client}, 1);
+    for (int i = 0; i < 10; i++) {
+        live(3 * INTERVAL_US - 50 * MS);
+        assert_true(is_connected(client));
+        feed(client, "100 and more text");
+    }
+    live(4 * INTERVAL_US);
+    check_refused(client, 408);
+}
+
+static void keepalive_answer_that_waits_in_the_kernel_counts(void **state)
+{
+    struct client *clients[30];
+    char id[16];
+
+    (void)state;
+    world->options.require_reply = SERVER_FSM_REPLY_YES;
+    reload();
+    for (size_t i = 0; i < COUNT(clients); i++) {
+        snprintf(id, sizeof(id), "c%zu", i);
+        clients[i] = enter(id);
+    }
+    live(INTERVAL_US + MS);
+    live(INTERVAL_US);
+    live(INTERVAL_US - MS);
+    /* Three hundred seconds of standing still, with every answer in the kernel. */
+    for (size_t i = 0; i < COUNT(clients); i++)
+        strcpy(clients[i]->waiting[clients[i]->waiting_count++], "100");
+    advance(300 * S);
+    live(INTERVAL_US + S);
+    for (size_t i = 0; i < COUNT(clients); i++) {
+        assert_true(is_connected(clients[i]));
+        assert_int_equal(clients[i]->looks, 1);
+    }
+    live(4 * INTERVAL_US);
+    for (size_t i = 0; i < COUNT(clients); i++)
+        check_refused(clients[i], 408);
+}
+
+/* A stall without answers: the clients have had no time to answer what was not asked. */
+static void keepalive_stall_of_the_server_is_not_the_clients_silence(void **state)
+{
+    struct client *clients[50];
+    char id[16];
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(clients); i++) {
+        snprintf(id, sizeof(id), "c%zu", i);
+        clients[i] = enter(id);
+    }
+    live(INTERVAL_US);
+    for (size_t i = 0; i < COUNT(clients); i++)
+        feed(clients[i], "100");
+    advance(100 * INTERVAL_US);
+    for (int round = 0; round < 1000; round++) {
+        sessions_tick(world->sessions, world->now);
+        advance(20 * MS);
+    }
+    for (size_t i = 0; i < COUNT(clients); i++) {
+        assert_true(is_connected(clients[i]));
+        assert_in_range(times_sent(clients[i], PROTO_KEEP_ALIVE), 2, 3 + 1);
+    }
+}
+
+static void keepalive_last_look_that_ends_the_session_counts_once(void **state)
+{
+    struct client *client;
+
+    (void)state;
+    world->options.require_reply = SERVER_FSM_REPLY_YES;
+    world->options.misses = 1;
+    reload();
+    client = enter("a");
+    while (client->sent == 3)
+        live(MS);
+    for (int i = 0; i < 8; i++)
+        strcpy(client->waiting[client->waiting_count++], "noise");
+    feed(client, "noise");
+    live(INTERVAL_US + S);
+    check_refused(client, 400);
+    assert_int_equal(ended(REASON_PROTOCOL), 1);
+    assert_int_equal(ended(REASON_TIMED_OUT), 0);
+    turn();
+    check_rows();
+}
+
+static void keepalive_round_trip_is_measured_and_seen(void **state)
+{
+    struct client *client = enter("a");
+    const struct registry_record *record = record_of("a");
+
+    (void)state;
+    assert_int_equal(record->rtt_us, 0);
+    while (client->sent == 3)
+        live(sessions_next_us(world->sessions) - world->now.mono_us);
+    assert_int_equal(record->last_seen, START_S);
+    advance(1234);
+    feed(client, "100");
+    assert_int_equal(record->rtt_us, 1234);
+    assert_int_equal(record->last_seen, world->now.wall_ms / 1000);
+
+    /* One that was not asked for says nothing about the time it took. */
+    advance(5 * S);
+    feed(client, "100");
+    assert_int_equal(record->rtt_us, 1234);
+    assert_int_equal(record->last_seen, world->now.wall_ms / 1000);
+
+    /* Answered in the same microsecond: known, not unknown. */
+    while (client->sent == 4)
+        live(sessions_next_us(world->sessions) - world->now.mono_us);
+    feed(client, "100");
+    assert_in_range(record->rtt_us, 1, 1000);
+
+    /* The first answer belongs to the first question. */
+    while (client->sent == 5)
+        live(sessions_next_us(world->sessions) - world->now.mono_us);
+    const uint64_t asked_us = world->now.mono_us;
+    while (client->sent == 6)
+        live(sessions_next_us(world->sessions) - world->now.mono_us);
+    advance(10);
+    feed(client, "100");
+    assert_int_equal(record->rtt_us, world->now.mono_us - asked_us);
+}
+
+static void keepalive_noise_between_two_questions_is_bounded(void **state)
+{
+    struct client *client = enter("a");
+
+    (void)state;
+    for (int round = 0; round < 5; round++) {
+        for (int i = 0; i < 8; i++)
+            feed(client, "noise");
+        assert_true(is_connected(client));
+        live(INTERVAL_US);
+    }
+    for (int i = 0; i < 8; i++)
+        feed(client, "130"); /* an answer only after a 130 */
+    assert_true(is_connected(client));
+    feed(client, "");
+    check_refused(client, 400);
+}
+
+static void keepalive_interval_changed_by_a_reload_holds_for_everyone(void **state)
+{
+    struct client *client = enter("a");
+
+    (void)state;
+    live(INTERVAL_US);
+    world->options.interval_ms = 1000;
+    reload();
+    const unsigned before = times_sent(client, PROTO_KEEP_ALIVE);
+    live(10 * S + 2 * MS);
+    assert_in_range(times_sent(client, PROTO_KEEP_ALIVE), before + 10, before + 11);
+}
+
+static void keepalive_of_many_at_once_is_done_in_parts(void **state)
+{
+    enum { CLIENTS = 2000 };
+    char id[16];
+    uint64_t sent;
+    unsigned ticks = 0;
+
+    (void)state;
+    for (size_t i = 0; i < CLIENTS; i++) {
+        snprintf(id, sizeof(id), "c%zu", i);
+        (void)claim(id);
+        if (i % 1000 == 999)
+            turn();
+    }
+    /* All of them overdue. */
+    advance(INTERVAL_US / 5);
+    while (sessions_next_us(world->sessions) <= world->now.mono_us) {
+        const uint64_t before = sessions_counters(world->sessions)->keepalives_sent;
+        sessions_tick(world->sessions, world->now);
+        sent = sessions_counters(world->sessions)->keepalives_sent;
+        assert_in_range(sent - before, 0, 1000);
+        assert_true(++ticks < CLIENTS);
+    }
+    sent = sessions_counters(world->sessions)->keepalives_sent;
+    assert_in_range(sent, CLIENTS / 5 - 120, CLIENTS / 5 + 120);
+    live(INTERVAL_US * 4 / 5);
+    sent = sessions_counters(world->sessions)->keepalives_sent;
+    assert_int_equal(sent, CLIENTS);
+}
+
+static void keepalive_dead_client_max_is_one_interval_more_than_the_misses(void **state)
+{
+    (void)state;
+    assert_int_equal(sessions_dead_client_max_ms(&world->options), 40000);
+    world->options.interval_ms = 250;
+    world->options.misses = 1;
+    assert_int_equal(sessions_dead_client_max_ms(&world->options), 500);
+}
+
+/* ---- forgetting ---- */
+
+static void forget_after_never_forgets_nobody(void **state)
+{
+    struct client *client = enter("a");
+
+    (void)state;
+    session_end(&client->session, REASON_LEFT, world->now);
+    turn();
+    live(UINT64_C(400) * 86400 * S / 1000);
+    advance(UINT64_C(4000) * 86400 * S);
+    live(10 * S);
+    assert_non_null(record_of("a"));
+    assert_int_equal(world->store.forgets, 0);
+}
+
+static void forget_after_a_while_forgets_the_disconnected_only(void **state)
+{
+    struct client *gone = NULL;
+    struct client *stays = NULL;
+    struct client *back = NULL;
+
+    (void)state;
+    world->options.forget_after_ms = 60000;
+    reload();
+    gone = enter("gone");
+    stays = enter("stays");
+    back = enter("back");
+    live(100 * S);
+    session_end(&gone->session, REASON_LEFT, world->now);
+    session_end(&back->session, REASON_LEFT, world->now);
+    turn();
+    live(59 * S);
+    assert_non_null(record_of("gone"));
+    back = enter("back");
+    live(5 * S);
+    assert_null(record_of("gone"));
+    assert_int_equal(world->store.forgets, 1);
+    assert_non_null(record_of("back"));
+    assert_true(is_connected(stays));
+    live(100 * S);
+    assert_true(is_connected(back));
+    assert_int_equal(world->store.forgets, 1);
+    turn();
+    check_rows();
+    /* Its sid is free again. */
+    (void)enter("new");
+    assert_int_equal(record_of("new")->sid, 1);
+    check_rows();
+}
+
+static void forget_after_waits_for_claims_in_flight(void **state)
+{
+    struct client *client;
+
+    (void)state;
+    world->options.forget_after_ms = 5000;
+    world->options.handshake_timeout_ms = 3600000;
+    reload();
+    client = enter("a");
+    session_end(&client->session, REASON_LEFT, world->now);
+    turn();
+    client = claim("a");
+    live(20 * S);
+    assert_non_null(record_of("a"));
+    check_invariants();
+    session_end(&client->session, REASON_LEFT, world->now);
+    live(20 * S);
+    assert_non_null(record_of("a"));
+    turn();
+    turn();
+    check_rows();
+    live(20 * S);
+    assert_null(record_of("a"));
+    turn();
+    check_rows();
+}
+
+/* Registered, but gone before it could be told: its time starts like anybody's. */
+static void forget_after_counts_from_the_end_of_a_claim_given_back(void **state)
+{
+    struct client *client;
+
+    (void)state;
+    world->options.forget_after_ms = 60000;
+    reload();
+    client = claim("a");
+    session_end(&client->session, REASON_LEFT, world->now);
+    turn();
+    turn();
+    live(50 * S);
+    assert_non_null(record_of("a"));
+    live(15 * S);
+    assert_null(record_of("a"));
+    turn();
+    check_rows();
+}
+
+static void forget_after_gets_through_more_than_one_round(void **state)
+{
+    char id[16];
+
+    (void)state;
+    for (unsigned i = 1; i <= 9000; i++) {
+        snprintf(id, sizeof(id), "old-%u", i);
+        assert_non_null(registry_restore(world->registry, i, id, strlen(id)));
+    }
+    world->options.forget_after_ms = 1000;
+    reload();
+    for (int second = 0; second < 10; second++) {
+        live(S);
+        assert_true(world->store.count <= MAX_CHANGES);
+        world->store.count = 0;
+    }
+    assert_int_equal(registry_count(world->registry), 0);
+    assert_int_equal(world->store.forgets, 9000);
+}
+
+/* ---- reload ---- */
+
+static void reload_changes_passwords_and_disconnects_nobody(void **state)
+{
+    struct client *connected = enter("a");
+    struct client *registering = claim("b");
+    struct client *at_id = come();
+    struct client *at_password = come();
+    struct client *old;
+
+    (void)state;
+    feed(at_id, "secret");
+    sessions_reload(world->sessions, &world->options, credentials_of("other"), world->now);
+    feed(at_password, "other");
+    assert_int_equal(last_code(at_password), PROTO_ID);
+    feed(at_id, "c");
+    turn();
+    assert_true(is_connected(connected));
+    assert_true(is_connected(registering));
+    assert_true(is_connected(at_id));
+    old = come();
+    feed(old, "secret");
+    check_refused(old, 410);
+    check_rows();
+}
+
+/* ---- everything at once ---- */
+
+static uint64_t random64(void)
+{
+    static uint64_t x = UINT64_C(88172645463325252);
+
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    return x;
+}
+
+static size_t below(size_t bound)
+{
+    return (size_t)(random64() % bound);
+}
+
+static const char *random_line(void)
+{
+    static char id[16];
+    static const char *const lines[] = {"secret", "secret", "secret", "100", "100",
+                                        "100",    "wrong",  "",       "130", "not an id"};
+
+    if (below(2))
+        return lines[below(COUNT(lines))];
+    snprintf(id, sizeof(id), "id-%zu", below(6));
+    return id;
+}
+
+static void random_event(struct client *client)
+{
+    static const enum reason reasons[] = {REASON_LEFT, REASON_RESET, REASON_SLOW, REASON_RESTARTING,
+                                          REASON_STOPPED};
+
+    switch (below(12)) {
+    case 0:
+    case 1:
+    case 2:
+    case 3:
+        if (!client->is_held)
+            feed(client, random_line());
+        break;
+    case 4: /* does the right thing */
+        if (client->is_held)
+            break;
+        if (client->session.fsm.state == SERVER_FSM_AWAIT_PASSWORD)
+            feed(client, "secret");
+        else if (client->session.fsm.state == SERVER_FSM_CONNECTED)
+            feed(client, "100");
+        break;
+    case 5:
+        if (client->waiting_count < COUNT(client->waiting))
+            snprintf(client->waiting[client->waiting_count++], sizeof(client->waiting[0]), "%s",
+                     random_line());
+        break;
+    case 6:
+        if (below(6) == 0)
+            session_end(&client->session, reasons[below(COUNT(reasons))], world->now);
+        break;
+    case 7:
+        if (below(8) == 0) {
+            static const int codes[] = {-1, 100, 120, 140, 421, 431, 408};
+            client->fails_at = codes[below(COUNT(codes))];
+            client->fail_with = below(2) ? REASON_RESET : REASON_SLOW;
+        }
+        break;
+    case 8:
+        if (below(10) == 0)
+            session_bad_line(&client->session, world->now);
+        break;
+    case 9:
+        if (below(6) == 0 && client->session.fsm.state == SERVER_FSM_CONNECTED)
+            client->session.fsm.state = SERVER_FSM_LEAVING; /* as an order would */
+        break;
+    default:
+        break;
+    }
+}
+
+/* The memory of those who are over goes, as it does at the end of a loop turn. */
+static void free_the_dead(void)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < world->client_count; i++) {
+        if (world->clients[i]->closed) {
+            free(world->clients[i]);
+            world->freed++;
+        } else {
+            world->clients[kept++] = world->clients[i];
+        }
+    }
+    world->client_count = kept;
+}
+
+static void random_reload(void)
+{
+    world->options.duplicate_id = (int)below(3);
+    world->options.require_reply = (int)below(3);
+    world->options.misses = 1 + below(3);
+    world->options.interval_ms = 500 + below(20000);
+    world->options.handshake_timeout_ms = 500 + below(10000);
+    world->options.forget_after_ms = below(2) ? UINT64_MAX : 1000 + below(60000);
+    world->options.explain_refusals = below(4) != 0;
+    reload();
+}
+
+/*
+ * Dozens of clients fight over six IDs, with a store that answers late and anything; after each
+ * step nothing contradicts anything else, and whenever all is quiet the store's rows are right.
+ */
+static void sessions_of_random_clients_never_contradict_each_other(void **state)
+{
+    enum { STEPS = 120000, CLIENTS = 40 };
+
+    (void)state;
+    for (int step = 0; step < STEPS; step++) {
+        if (world->client_count < CLIENTS && below(4) == 0) {
+            struct client *client = new_client();
+            client->fails_at = below(60) == 0 ? PROTO_PASSWORD : 0;
+            start(client);
+        }
+        if (world->client_count > 0)
+            random_event(world->clients[below(world->client_count)]);
+        if (below(5) == 0) {
+            static const enum store_result results[] = {STORE_OK, STORE_OK,          STORE_OK,
+                                                        STORE_OK, STORE_UNAVAILABLE, STORE_TAKEN};
+            commit(below(world->store.count + 1), results[below(COUNT(results))]);
+        }
+        if (below(10) == 0)
+            advance(below(20) == 0 ? below(30 * S) : below(300 * MS));
+        if (below(10) == 0) {
+            for (int i = 0; sessions_next_us(world->sessions) <= world->now.mono_us; i++) {
+                assert_true(i < 1000);
+                sessions_tick(world->sessions, world->now);
+            }
+        }
+        if (below(400) == 0)
+            random_reload();
+        world->store.out_of_memory = below(50) == 0;
+
+        check_invariants();
+        free_the_dead();
+        if (below(300) == 0) {
+            while (world->store.count > 0)
+                commit(world->store.count, STORE_OK);
+            check_rows();
+        }
+    }
+    /* It was a life worth the name. */
+    assert_true(sessions_counters(world->sessions)->registered > STEPS / 200);
+    for (int i = REASON_LEFT; i < REASON_COUNT; i++) {
+        if (i == REASON_CRASH || i == REASON_FULL || i == REASON_RESOURCES)
+            continue;
+        if (ended((enum reason)i) + refused((enum reason)i) == 0)
+            fail_msg("nobody ended with reason %s", reason_word((enum reason)i));
+    }
+}
+
+#define IN_WORLD(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+static int start_all(void **state)
+{
+    const struct log_options quiet = {.program = "test", .level = LOG_LEVEL_ERROR};
+
+    (void)state;
+    return log_open(&quiet) == 0 ? hash_init() : -1;
+}
+
+static int end_all(void **state)
+{
+    (void)state;
+    log_close();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        IN_WORLD(session_walks_through_its_three_questions),
+        IN_WORLD(session_is_not_welcome_before_the_store_says_so),
+        IN_WORLD(session_with_a_wrong_password_gets_410_and_leaves_no_trace),
+        IN_WORLD(session_with_an_invalid_id_gets_420_and_leaves_no_trace),
+        IN_WORLD(session_with_an_empty_or_impossible_line_gets_400),
+        IN_WORLD(session_holds_an_early_line_until_it_is_connected),
+        IN_WORLD(session_serials_are_never_the_same),
+        IN_WORLD(session_that_comes_back_has_its_record_and_sid_again),
+        IN_WORLD(session_end_is_for_once),
+        IN_WORLD(session_ended_for_a_reason_says_what_belongs_to_it),
+        IN_WORLD(session_that_leaves_after_130_has_reason_shutdown),
+        IN_WORLD(handshake_unfinished_at_its_deadline_gets_408),
+        IN_WORLD(handshake_deadline_is_each_ones_own),
+        IN_WORLD(handshake_that_drips_gets_no_more_time),
+        IN_WORLD(handshake_finished_in_time_by_the_last_look_is_welcome),
+        IN_WORLD(handshake_last_look_that_ends_the_session_counts_once),
+        IN_WORLD(handshake_of_a_client_that_a_late_server_kept_waiting_goes_on),
+        IN_WORLD(handshake_timeout_changed_by_a_reload_holds_for_everyone),
+        IN_WORLD(probe_answered_by_the_holder_refuses_the_newcomer),
+        IN_WORLD(probe_unanswered_for_two_seconds_replaces_the_holder),
+        IN_WORLD(probe_answer_that_waits_in_the_kernel_saves_the_holder),
+        IN_WORLD(probe_last_look_that_finds_garbage_ends_the_holder_once),
+        IN_WORLD(probe_second_newcomer_is_refused_and_changes_nothing),
+        IN_WORLD(probe_newcomer_that_leaves_leaves_the_holder_alone),
+        IN_WORLD(probe_holder_that_leaves_makes_room_at_once),
+        IN_WORLD(probe_holder_found_gone_by_the_100_makes_room_at_once),
+        IN_WORLD(probe_holder_found_gone_by_the_431_makes_room),
+        IN_WORLD(probe_of_a_registering_holder_refuses_the_newcomer),
+        IN_WORLD(probe_of_a_leaving_holder_asks_it),
+        IN_WORLD(probe_outlasting_the_newcomers_handshake_leaves_the_holder),
+        IN_WORLD(probe_replaces_a_silent_holder_whatever_require_reply_says),
+        IN_WORLD(probe_of_many_ids_at_once_keeps_them_apart),
+        IN_WORLD(takeover_replaces_a_connected_holder_at_once),
+        IN_WORLD(takeover_replaces_a_leaving_holder),
+        IN_WORLD(takeover_of_a_registering_holder_welcomes_the_last_only),
+        IN_WORLD(takeover_of_a_holder_that_is_gone_already_counts_it_once),
+        IN_WORLD(reject_refuses_the_newcomer_whatever_the_holder_does),
+        IN_WORLD(policy_changed_while_a_probe_runs_gives_the_id_to_one),
+        IN_WORLD(claim_the_store_cannot_take_now_gets_451),
+        IN_WORLD(claim_of_an_id_that_lives_on_another_node_gets_421),
+        IN_WORLD(claim_without_memory_gets_451_and_leaves_no_trace),
+        IN_WORLD(claim_granted_to_a_session_that_has_gone_is_given_back),
+        IN_WORLD(claim_refused_to_a_session_that_has_gone_leaves_no_trace),
+        IN_WORLD(claim_of_the_next_session_is_not_answered_by_the_last_ones),
+        IN_WORLD(claims_in_flight_for_one_record_end_with_the_right_row),
+        IN_WORLD(send_that_finds_the_peer_gone_ends_the_session_once),
+        IN_WORLD(send_of_421_that_fails_in_the_holders_answer_hurts_nobody_else),
+        IN_WORLD(refusals_unexplained_close_without_a_line),
+        IN_WORLD(newcomer_turned_away_is_told_450_and_counted),
+        IN_WORLD(newcomers_are_turned_away_by_how_many_are_pending),
+        IN_WORLD(keepalive_comes_once_an_interval_from_a_random_moment_on),
+        IN_WORLD(keepalive_silence_counts_only_for_one_that_has_answered),
+        IN_WORLD(keepalive_reply_required_of_all_drops_the_silent),
+        IN_WORLD(keepalive_reply_required_of_none_drops_nobody),
+        IN_WORLD(keepalive_misses_are_counted_as_configured),
+        IN_WORLD(keepalive_late_answers_start_the_count_again),
+        IN_WORLD(keepalive_answer_that_waits_in_the_kernel_counts),
+        IN_WORLD(keepalive_stall_of_the_server_is_not_the_clients_silence),
+        IN_WORLD(keepalive_last_look_that_ends_the_session_counts_once),
+        IN_WORLD(keepalive_round_trip_is_measured_and_seen),
+        IN_WORLD(keepalive_noise_between_two_questions_is_bounded),
+        IN_WORLD(keepalive_interval_changed_by_a_reload_holds_for_everyone),
+        IN_WORLD(keepalive_of_many_at_once_is_done_in_parts),
+        IN_WORLD(keepalive_dead_client_max_is_one_interval_more_than_the_misses),
+        IN_WORLD(forget_after_never_forgets_nobody),
+        IN_WORLD(forget_after_a_while_forgets_the_disconnected_only),
+        IN_WORLD(forget_after_waits_for_claims_in_flight),
+        IN_WORLD(forget_after_counts_from_the_end_of_a_claim_given_back),
+        IN_WORLD(forget_after_gets_through_more_than_one_round),
+        IN_WORLD(reload_changes_passwords_and_disconnects_nobody),
+        IN_WORLD(sessions_of_random_clients_never_contradict_each_other),
+    };
+
+    return cmocka_run_group_tests(tests, start_all, end_all);
+}
