@@ -6,8 +6,8 @@ set(missing_packages "")
 function(cliser_need target module version debian_package)
   pkg_check_modules(${target} QUIET IMPORTED_TARGET "${module}>=${version}")
   if(NOT ${target}_FOUND)
-    set(missing_packages "${missing_packages}\n  ${module} >= ${version}  (Debian: ${debian_package})"
-      PARENT_SCOPE)
+    set(line "${module} >= ${version}  (Debian: ${debian_package})")
+    set(missing_packages "${missing_packages}\n  ${line}" PARENT_SCOPE)
   endif()
 endfunction()
 

@@ -16,5 +16,8 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/cliser-config.cmake
   ${CMAKE_CURRENT_BINARY_DIR}/cliser-config-version.cmake
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/cliser)
 
+# Relative to the file itself, so that "cmake --install --prefix" and moved trees are right as well.
+file(RELATIVE_PATH CLISER_PC_TO_PREFIX
+  ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
 configure_file(cmake/cliser.pc.in cliser.pc @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/cliser.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

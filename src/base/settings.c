@@ -59,11 +59,16 @@ void settings_set_defaults(const struct setting *table, size_t rows, void *out)
     char message[MAX_MESSAGE_BYTES];
 
     for (size_t i = 0; i < rows; i++) {
-        if (table[i].def && settings_value_set(&table[i], (char *)out + table[i].offset,
-                                               table[i].def, 0, message, sizeof(message)) != 0) {
+        void *place = (char *)out + table[i].offset;
+
+        if (!table[i].def)
+            continue;
+        if (settings_value_set(&table[i], place, table[i].def, 0, message, sizeof(message)) != 0) {
             fprintf(stderr, "the default of %s is wrong: %s\n", table[i].key, message);
             abort(); /* a bug in the table */
         }
+        if (settings_is_list(&table[i]))
+            ((struct settings_list *)place)->is_default = true;
     }
 }
 
@@ -111,11 +116,6 @@ int settings_set(const struct setting *table, size_t rows, void *out, const char
         return -1;
     }
     void *place = (char *)out + row->offset;
-    if (settings_is_list(row)) {
-        struct settings_list *list = place;
-        if (list->count > 0 && list->lines[0] == 0)
-            settings_list_clear(list); /* the default */
-    }
     return settings_value_set(row, place, value, 0, message, message_size);
 }
 
@@ -464,8 +464,6 @@ static int take_key(void *user, const char *section, const char *key, const char
                             row->key, *set_at);
         return 1;
     }
-    if (*set_at == 0 && settings_is_list(row))
-        settings_list_clear(place); /* the default */
     if (*set_at == 0)
         *set_at = pass->line_number;
 

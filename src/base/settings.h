@@ -44,6 +44,7 @@ struct settings_list {
     char **items;    /* owned, as is each item */
     unsigned *lines; /* where each stands in the file; 0 for a default or a command line */
     size_t count;
+    bool is_default; /* the first value given replaces it */
 };
 
 /* The errors of one file. Zeroed is empty; owned by the caller, cleared with

@@ -214,6 +214,9 @@ static int set_lines(const struct setting *row, void *value, const char *text, u
 
 static void list_add(struct settings_list *list, const char *text, size_t len, unsigned line)
 {
+    if (list->is_default)
+        settings_list_clear(list);
+
     char **items = realloc(list->items, (list->count + 1) * sizeof(*items));
     unsigned *lines = realloc(list->lines, (list->count + 1) * sizeof(*lines));
     char *item = strndup(text, len);

@@ -379,9 +379,9 @@ static void main_on_drain(evutil_socket_t signal_number, short what, void *user)
 
     (void)signal_number;
     (void)what;
-    log_event(LOG_LEVEL_INFO, "draining", LOG_NUM("clients", sessions_connected(daemon->sessions)));
     (void)sd_notify(0, "STOPPING=1");
     server_drain(daemon->server);
+    log_event(LOG_LEVEL_INFO, "draining", LOG_NUM("clients", sessions_connected(daemon->sessions)));
 }
 
 /* libevent calls this once for every signal: only note that there was one. */

@@ -40,15 +40,11 @@ struct registry *registry_new(void)
 
 void registry_free(struct registry *registry)
 {
-    struct registry_record *record;
-    struct registry_record *next;
-
     if (!registry)
         return;
-    HASH_ITER (hh, registry->by_cid, record, next) {
-        HASH_DEL(registry->by_cid, record);
-        free(record);
-    }
+    HASH_CLEAR(hh, registry->by_cid);
+    for (uint32_t index = 0; index < registry->capacity; index++)
+        free(registry->by_sid[index]);
     free(registry->by_sid);
     free(registry->taken);
     free(registry);

@@ -6,7 +6,9 @@ import tempfile
 
 import pytest
 
-import harness
+pytest.register_assert_rewrite("harness")
+
+import harness  # noqa: E402 (its assertions shall say what they compared)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from harness import (ASK_PASSWORD, KEEP_ALIVE, REFUSALS, Client, Notifications, SCALE, Swarm,
-                     Witness, connected_ids, limit, rows)
+                     Witness, connected_ids, limit, rows, wait_until)
 
 
 def refuses_connections(server):
@@ -121,7 +121,7 @@ def test_drain_spreads_460_over_its_time_and_takes_no_newcomers(start_server):
         start = time.monotonic()
         server.signal(signal.SIGQUIT)
         server.wait_log(r"\bdraining\b")
-        assert refuses_connections(server)
+        wait_until(lambda: refuses_connections(server), seconds=0.3, what="listeners closed")
         swarm.pump(10, lambda: not swarm.selector.get_map())
         ends = sorted(member.ended - start for member in swarm.members)
         assert [member.code for member in swarm.members] == [460] * 40

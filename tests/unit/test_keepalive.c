@@ -533,6 +533,23 @@ static void keepalive_new_interval_holds_from_now_on_for_everyone(void **state)
     free(clients);
 }
 
+/* One whose question was a tenth of the interval away waits a tenth of the new one. */
+static void keepalive_new_interval_leaves_everyone_their_place(void **state)
+{
+    struct client client;
+    struct keepalive wheel;
+    uint64_t now_us;
+    uint64_t wait_us;
+
+    (void)state;
+    keepalive_init(&wheel, INTERVAL_US, START_US);
+    put(&wheel, &client, 600, START_US);
+    now_us = keepalive_next_us(&wheel) - INTERVAL_US / 10;
+    keepalive_set_interval(&wheel, 3 * INTERVAL_US, now_us);
+    wait_us = keepalive_next_us(&wheel) - now_us;
+    assert_in_range(wait_us, 3 * (INTERVAL_US / 10 - SLOT_US), 3 * (INTERVAL_US / 10 + SLOT_US));
+}
+
 static void keepalive_same_interval_again_changes_nothing(void **state)
 {
     struct client client;
@@ -543,7 +560,7 @@ static void keepalive_same_interval_again_changes_nothing(void **state)
     keepalive_init(&wheel, INTERVAL_US, START_US);
     put(&wheel, &client, 500, START_US);
     due_us = keepalive_next_us(&wheel);
-    for (uint64_t now_us = START_US; now_us < due_us; now_us += SLOT_US) {
+    for (uint64_t now_us = START_US; now_us < due_us; now_us += SLOT_US * 5 / 7) {
         keepalive_set_interval(&wheel, INTERVAL_US, now_us);
         assert_true(keepalive_next_us(&wheel) == due_us);
     }
@@ -707,6 +724,7 @@ int main(void)
         cmocka_unit_test(keepalive_costs_nothing_for_those_who_are_not_due),
         cmocka_unit_test(keepalive_asking_some_touches_no_others),
         cmocka_unit_test(keepalive_new_interval_holds_from_now_on_for_everyone),
+        cmocka_unit_test(keepalive_new_interval_leaves_everyone_their_place),
         cmocka_unit_test(keepalive_same_interval_again_changes_nothing),
         cmocka_unit_test(keepalive_interval_changed_while_entries_are_due_loses_nobody),
         cmocka_unit_test(keepalive_works_from_a_microsecond_to_weeks),

@@ -2157,16 +2157,20 @@ static size_t below(size_t bound)
     return (size_t)(random64() % bound);
 }
 
-static const char *random_line(void)
+static const char *random_id(void)
 {
     static char id[16];
+
+    snprintf(id, sizeof(id), "id-%zu", below(6));
+    return id;
+}
+
+static const char *random_line(void)
+{
     static const char *const lines[] = {"secret", "secret", "secret", "100", "100",
                                         "100",    "wrong",  "",       "130", "not an id"};
 
-    if (below(2))
-        return lines[below(COUNT(lines))];
-    snprintf(id, sizeof(id), "id-%zu", below(6));
-    return id;
+    return below(2) ? random_id() : lines[below(COUNT(lines))];
 }
 
 static void random_event(struct client *client)
@@ -2176,17 +2180,19 @@ static void random_event(struct client *client)
 
     switch (below(12)) {
     case 0:
-    case 1:
-    case 2:
-    case 3:
         if (!client->is_held)
             feed(client, random_line());
         break;
+    case 1:
+    case 2:
+    case 3:
     case 4: /* does the right thing */
         if (client->is_held)
             break;
         if (client->session.fsm.state == SERVER_FSM_AWAIT_PASSWORD)
             feed(client, "secret");
+        else if (client->session.fsm.state == SERVER_FSM_AWAIT_ID)
+            feed(client, random_id());
         else if (client->session.fsm.state == SERVER_FSM_CONNECTED)
             feed(client, "100");
         break;

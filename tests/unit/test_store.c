@@ -1024,6 +1024,8 @@ static void sqlite_registry_of_another_version_is_refused_untouched(void **state
         "PRAGMA user_version = 2147483647",
         "PRAGMA user_version = 0",
         "PRAGMA user_version = -1",
+        "PRAGMA application_id = 78", /* not ours after all */
+        "PRAGMA application_id = 0",
         "PRAGMA user_version = 2; ALTER TABLE clients ADD COLUMN tags TEXT",
     };
     struct fixture *f = *state;
