@@ -14,6 +14,7 @@
 
 #include "base/container_of.h"
 #include "base/log.h"
+#include "base/std_fds.h"
 
 #include <event2/event.h>
 #include <sodium.h>
@@ -95,6 +96,7 @@ int main(int argc, char **argv)
 {
     struct agent agent = {.status = EXIT_DONE};
 
+    std_fds_fill();
     switch (agent_config_read(&agent.config, argc, argv)) {
     case AGENT_CONFIG_RUN:
         break;

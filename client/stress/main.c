@@ -4,6 +4,7 @@
  * here.
  */
 #include "base/clock.h"
+#include "base/std_fds.h"
 #include "endpoint.h"
 #include "fleet.h"
 #include "live.h"
@@ -63,6 +64,7 @@ int main(int argc, char **argv)
     struct run run = {0};
     int status = EXIT_FAILED;
 
+    std_fds_fill();
     switch (options_parse(argc, argv, &run.options)) {
     case OPTIONS_DONE:
         return EXIT_DONE;

@@ -4,6 +4,7 @@
  */
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/std_fds.h"
 #include "base/units.h"
 #include "main/config.h"
 #include "main/host.h"
@@ -85,6 +86,7 @@ int main(int argc, char **argv)
     uint64_t room = 0;
     int status = EXIT_FAILED;
 
+    std_fds_fill();
     if (!parse_options(argc, argv, &options, &status))
         return status;
     if (hash_init() != 0) {

@@ -92,7 +92,10 @@ void conn_free(struct conn *conn)
 {
     const int fd = bufferevent_getfd(conn->bev);
 
-    bufferevent_free(conn->bev); /* takes its events out of epoll before it returns */
+    /* Out of epoll before the descriptor is closed: with a deferred callback pending, freeing alone
+     * would do that only later, and a new connection with the same number would go unheard. */
+    (void)bufferevent_disable(conn->bev, EV_READ | EV_WRITE);
+    bufferevent_free(conn->bev);
     close(fd);
     free(conn);
 }
