@@ -87,10 +87,9 @@ const size_t config_rows = sizeof(config_table) / sizeof(config_table[0]);
 
 static void check_listen(const struct config *config, struct settings_report *report);
 static void check_passwords(const struct config *config, struct settings_report *report);
-static void check_password(const struct config *config, const char *password, unsigned line,
-                           struct settings_report *report);
+static void check_password(const char *password, unsigned line, struct settings_report *report);
+static unsigned shipped_password_line(const struct settings_list *passwords);
 static void read_password_files(struct config *config, struct settings_report *report);
-static void check_user(const struct config *config, struct settings_report *report);
 static int add_all(struct credentials *credentials, const struct settings_list *passwords);
 
 int config_load(const char *path, struct config *config, struct settings_report *report)
@@ -104,7 +103,6 @@ int config_load(const char *path, struct config *config, struct settings_report 
     read_password_files(config, report);
     check_listen(config, report);
     check_passwords(config, report);
-    check_user(config, report);
     return report->count == 0 ? 0 : -1;
 }
 
@@ -118,6 +116,42 @@ struct credentials *config_credentials(const struct config *config)
         return NULL;
     }
     return credentials;
+}
+
+bool config_exposes_shipped_password(const struct config *config,
+                                     const struct settings_list *listen,
+                                     struct settings_report *report)
+{
+    struct address address;
+    char message[256];
+    unsigned line = shipped_password_line(&config->passwords);
+
+    if (line == 0)
+        line = shipped_password_line(&config->file_passwords);
+    for (size_t i = 0; i < listen->count && line != 0; i++) {
+        if (address_parse(listen->items[i], &address, message, sizeof(message)) != 0 ||
+            address_is_loopback(&address))
+            continue;
+        settings_report_add(report, line,
+                            "this is the password that cliser is shipped with; choose another "
+                            "before listening on %s, or listen on 127.0.0.1",
+                            listen->items[i]);
+        return true;
+    }
+    return false;
+}
+
+void config_check_start(const struct config *config, struct settings_report *report)
+{
+    if (config->user && !getpwnam(config->user))
+        settings_report_add(report, settings_line(report, "server", "user"),
+                            "user: there is no user \"%s\" on this host", config->user);
+}
+
+void config_forget_passwords(struct config *config)
+{
+    settings_list_clear(&config->passwords);
+    settings_list_clear(&config->file_passwords);
 }
 
 void config_clear(struct config *config)
@@ -167,44 +201,27 @@ static void check_passwords(const struct config *config, struct settings_report 
                             "the file ends without a password; [auth] needs password = … or "
                             "password_file = …");
     for (size_t i = 0; i < config->passwords.count; i++)
-        check_password(config, config->passwords.items[i], config->passwords.lines[i], report);
+        check_password(config->passwords.items[i], config->passwords.lines[i], report);
     for (size_t i = 0; i < config->file_passwords.count; i++)
-        check_password(config, config->file_passwords.items[i], config->file_passwords.lines[i],
-                       report);
+        check_password(config->file_passwords.items[i], config->file_passwords.lines[i], report);
+    (void)config_exposes_shipped_password(config, &config->listen, report);
 }
 
-static void check_password(const struct config *config, const char *password, unsigned line,
-                           struct settings_report *report)
+static void check_password(const char *password, unsigned line, struct settings_report *report)
 {
-    struct address address;
-    char message[256];
-
-    if (!proto_password_valid(password, strlen(password))) {
+    if (!proto_password_valid(password, strlen(password)))
         settings_report_add(report, line, "this password has %zu bytes; it should have 1 to %d",
                             strlen(password), PROTO_MAX_PASSWORD_BYTES);
-        return;
-    }
-    if (strcmp(password, SHIPPED_PASSWORD) != 0)
-        return;
-    for (size_t i = 0; i < config->listen.count; i++) {
-        const char *listen = config->listen.items[i];
-
-        if (address_parse(listen, &address, message, sizeof(message)) == 0 &&
-            !address_is_loopback(&address)) {
-            settings_report_add(report, line,
-                                "this is the password that cliser is shipped with; choose another "
-                                "before listening on %s, or listen on 127.0.0.1",
-                                listen);
-            return;
-        }
-    }
 }
 
-static void check_user(const struct config *config, struct settings_report *report)
+/* The line of the shipped password in a list, or 0. */
+static unsigned shipped_password_line(const struct settings_list *passwords)
 {
-    if (config->user && !getpwnam(config->user))
-        settings_report_add(report, settings_line(report, "server", "user"),
-                            "user: there is no user \"%s\" on this host", config->user);
+    for (size_t i = 0; i < passwords->count; i++) {
+        if (strcmp(passwords->items[i], SHIPPED_PASSWORD) == 0)
+            return passwords->lines[i];
+    }
+    return 0;
 }
 
 static int add_all(struct credentials *credentials, const struct settings_list *passwords)

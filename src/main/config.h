@@ -37,6 +37,22 @@ struct config {
  */
 int config_load(const char *path, struct config *config, struct settings_report *report);
 
+/*
+ * Is the password that everyone knows among the passwords while one of these addresses is reachable
+ * from other hosts? Adds an error to the report and returns true if so. For the addresses that are
+ * really open at a reload; config_load() has looked at those of the file.
+ */
+bool config_exposes_shipped_password(const struct config *config,
+                                     const struct settings_list *listen,
+                                     struct settings_report *report);
+
+/* What needs to hold at the start only: adds errors to the report. Asks the system, and may wait
+ * for it. */
+void config_check_start(const struct config *config, struct settings_report *report);
+
+/* Wipes the passwords; config_credentials() can no longer be called. */
+void config_forget_passwords(struct config *config);
+
 /* The passwords as a set to be handed to sessions_new(). Returns NULL when memory is out. */
 struct credentials *config_credentials(const struct config *config);
 

@@ -13,25 +13,23 @@
 static uint64_t read_number(const char *path, uint64_t otherwise);
 static uint64_t least(uint64_t left, uint64_t right);
 
-uint64_t host_raise_descriptors(uint64_t clients)
+uint64_t host_raise_descriptors(uint64_t connections)
 {
-    const uint64_t wanted =
-        least(clients + HOST_RESERVED_DESCRIPTORS, read_number("/proc/sys/fs/nr_open", 1048576));
+    const uint64_t most = read_number("/proc/sys/fs/nr_open", 1048576);
+    const uint64_t wanted = least(connections + HOST_RESERVED_DESCRIPTORS, most);
     struct rlimit limit;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return 1024;
-    if (limit.rlim_cur >= wanted)
-        return limit.rlim_cur;
-
-    /* Beyond the hard limit only root may go; as far as that limit everyone may. */
-    struct rlimit raised = {.rlim_cur = wanted, .rlim_max = wanted};
-    if (limit.rlim_max >= wanted)
-        raised.rlim_max = limit.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &raised) == 0)
-        return wanted;
-    raised = (struct rlimit){.rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max};
-    return setrlimit(RLIMIT_NOFILE, &raised) == 0 ? limit.rlim_max : limit.rlim_cur;
+    if (limit.rlim_max < wanted) {
+        const struct rlimit raised = {.rlim_cur = wanted, .rlim_max = wanted};
+        if (setrlimit(RLIMIT_NOFILE, &raised) == 0)
+            return wanted;
+    }
+    limit.rlim_cur = limit.rlim_max < most ? limit.rlim_max : most;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+        (void)getrlimit(RLIMIT_NOFILE, &limit);
+    return limit.rlim_cur;
 }
 
 uint64_t host_room_for_connections(uint64_t descriptors)

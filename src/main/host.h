@@ -9,10 +9,11 @@
 #define HOST_RESERVED_DESCRIPTORS 64
 
 /*
- * Raises the limit of open descriptors as far as it may, up to what this many clients need. Returns
- * the limit that holds from here on.
+ * Raises the limit of open descriptors as far as it may: to the hard limit in any case, and beyond
+ * it, where this user may, to what this many connections need. Returns the limit that holds from
+ * here on.
  */
-uint64_t host_raise_descriptors(uint64_t clients);
+uint64_t host_raise_descriptors(uint64_t connections);
 
 /* How many connections there is room for, with that many descriptors and with the epoll watches
  * that this user may have. */

@@ -43,6 +43,8 @@ struct daemon {
     const char *file;
     struct config started; /* what the keys that need a restart were at the start */
     char node[256];
+    uint64_t room; /* for connections, as far as descriptors go */
+    uint64_t max_clients;
     struct event_base *base;
     struct listeners *listeners;
     struct registry *registry;
@@ -56,9 +58,9 @@ struct daemon {
 
 static bool parse_options(int argc, char **argv, struct options *options, int *status);
 static void print_help(void);
-static int open_network(struct daemon *daemon, uint64_t *room);
+static int open_network(struct daemon *daemon);
 static int open_registry(struct daemon *daemon);
-static int open_server(struct daemon *daemon, uint64_t room);
+static int open_server(struct daemon *daemon);
 static int open_signals(struct daemon *daemon);
 static int start_watchdog(struct daemon *daemon);
 static void say_ready(const struct daemon *daemon);
@@ -74,8 +76,12 @@ static bool reload(struct daemon *daemon);
 static void apply(struct daemon *daemon, struct config *wanted, struct credentials *credentials);
 static void report_failed_reload(const struct settings_report *report);
 static void warn_of_restart(const struct config *started, const struct config *wanted);
-static struct server_options server_options_of(const struct config *config);
+static struct server_options server_options_of(const struct daemon *daemon,
+                                               const struct config *config);
+static struct sessions_options sessions_options_of(const struct daemon *daemon,
+                                                   const struct config *config);
 static unsigned user_timeout_ms(const struct config *config);
+static void make_room(struct daemon *daemon, const struct config *config);
 static void log_limits(const struct config *config, uint64_t descriptors, uint64_t room);
 
 int main(int argc, char **argv)
@@ -83,7 +89,6 @@ int main(int argc, char **argv)
     struct options options = {.file = DEFAULT_FILE};
     struct daemon daemon = {.base = NULL};
     struct settings_report report;
-    uint64_t room = 0;
     int status = EXIT_FAILED;
 
     std_fds_fill();
@@ -95,7 +100,9 @@ int main(int argc, char **argv)
     }
 
     daemon.file = options.file;
-    if (config_load(options.file, &daemon.started, &report) != 0) {
+    (void)config_load(options.file, &daemon.started, &report);
+    config_check_start(&daemon.started, &report);
+    if (report.count > 0) {
         settings_report_print(&report, PROGRAM);
         status = EXIT_USAGE;
         goto out;
@@ -109,13 +116,15 @@ int main(int argc, char **argv)
     /* A peer that is gone, and a file that may not grow, are errors of a write and no more. */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
+    /* Not ours yet, and nothing that should end everyone's session. */
+    signal(SIGUSR1, SIG_IGN);
+    signal(SIGUSR2, SIG_IGN);
     daemon.started.log.program = PROGRAM;
     if (log_open(&daemon.started.log) != 0)
         fprintf(stderr, PROGRAM ": syslog cannot be reached now; its lines are counted as lost\n");
 
-    if (open_network(&daemon, &room) != 0 || open_registry(&daemon) != 0 ||
-        open_server(&daemon, room) != 0 || open_signals(&daemon) != 0 ||
-        start_watchdog(&daemon) != 0)
+    if (open_network(&daemon) != 0 || open_registry(&daemon) != 0 || open_server(&daemon) != 0 ||
+        open_signals(&daemon) != 0 || start_watchdog(&daemon) != 0)
         goto out;
     say_ready(&daemon);
     if (server_run(daemon.server) == 0)
@@ -206,10 +215,9 @@ static void print_help(void)
 }
 
 /* Ports first, while we may still be root; then we are somebody else for good. */
-static int open_network(struct daemon *daemon, uint64_t *room)
+static int open_network(struct daemon *daemon)
 {
     const struct config *config = &daemon->started;
-    const uint64_t descriptors = host_raise_descriptors(config->sessions.limits.max_clients);
     const struct listeners_options options = {
         .addresses = config->listen.items,
         .count = config->listen.count,
@@ -219,8 +227,7 @@ static int open_network(struct daemon *daemon, uint64_t *room)
     };
     char message[256];
 
-    *room = host_room_for_connections(descriptors);
-    log_limits(config, descriptors, *room);
+    make_room(daemon, config);
     daemon->listeners = listeners_open(&options, message, sizeof(message));
     if (!daemon->listeners) {
         fprintf(stderr, PROGRAM ": %s\n", message);
@@ -242,8 +249,10 @@ static int open_registry(struct daemon *daemon)
     daemon->registry = registry_new();
     if (!daemon->registry || !credentials)
         abort(); /* out of memory while starting */
-    daemon->sessions = sessions_new(&config->sessions, daemon->registry, credentials,
-                                    &conn_session_ops, clock_now());
+    config_forget_passwords(config);
+    const struct sessions_options options = sessions_options_of(daemon, config);
+    daemon->sessions =
+        sessions_new(&options, daemon->registry, credentials, &conn_session_ops, clock_now());
     config->store.node = host_name(daemon->node, sizeof(daemon->node));
     daemon->store = store_open(&config->store, daemon->registry, sessions_on_answer,
                                daemon->sessions, message, sizeof(message));
@@ -255,10 +264,10 @@ static int open_registry(struct daemon *daemon)
     return 0;
 }
 
-static int open_server(struct daemon *daemon, uint64_t room)
+static int open_server(struct daemon *daemon)
 {
     struct event_config *event_config = event_config_new();
-    struct server_options options = server_options_of(&daemon->started);
+    const struct server_options options = server_options_of(daemon, &daemon->started);
 
     event_set_log_callback(main_on_event_log);
     event_set_fatal_callback(main_on_event_fatal);
@@ -268,7 +277,6 @@ static int open_server(struct daemon *daemon, uint64_t room)
         daemon->base = event_base_new_with_config(event_config);
         event_config_free(event_config);
     }
-    options.max_connections = (size_t)room;
     if (daemon->base)
         daemon->server =
             server_new(&options, daemon->base, daemon->listeners, daemon->sessions, daemon->store);
@@ -444,6 +452,11 @@ static bool reload(struct daemon *daemon)
         report_failed_reload(&report);
         goto out;
     }
+    /* Where we really listen is what the start said, whatever the file says now. */
+    if (config_exposes_shipped_password(&wanted, &daemon->started.listen, &report)) {
+        report_failed_reload(&report);
+        goto out;
+    }
     credentials = config_credentials(&wanted);
     if (!credentials) {
         log_event(LOG_LEVEL_ERROR, "reload_failed", LOG_STR("error", "out of memory"));
@@ -462,12 +475,13 @@ out:
 /* Cannot fail. Owns credentials from here on. */
 static void apply(struct daemon *daemon, struct config *wanted, struct credentials *credentials)
 {
-    const struct server_options options = server_options_of(wanted);
+    make_room(daemon, wanted);
+    const struct server_options options = server_options_of(daemon, wanted);
+    const struct sessions_options sessions_options = sessions_options_of(daemon, wanted);
 
     wanted->log.program = PROGRAM;
-    if (log_open(&wanted->log) != 0)
-        fprintf(stderr, PROGRAM ": syslog cannot be reached now; its lines are counted as lost\n");
-    sessions_reload(daemon->sessions, &wanted->sessions, credentials, clock_now());
+    (void)log_open(&wanted->log); /* what syslog cannot take is counted */
+    sessions_reload(daemon->sessions, &sessions_options, credentials, clock_now());
     server_reload(daemon->server, &options);
     warn_of_restart(&daemon->started, wanted);
 }
@@ -492,12 +506,26 @@ static void warn_of_restart(const struct config *started, const struct config *w
     }
 }
 
-static struct server_options server_options_of(const struct config *config)
+static struct server_options server_options_of(const struct daemon *daemon,
+                                               const struct config *config)
 {
     return (struct server_options){
+        .max_connections = (size_t)daemon->room,
         .drain_ms = config->drain_ms,
         .user_timeout_ms = user_timeout_ms(config),
     };
+}
+
+/* Silent connections may take half of the descriptors at most: the rest is for those that register.
+ */
+static struct sessions_options sessions_options_of(const struct daemon *daemon,
+                                                   const struct config *config)
+{
+    struct sessions_options options = config->sessions;
+
+    if (options.limits.max_pending > daemon->room / 2)
+        options.limits.max_pending = daemon->room > 2 ? daemon->room / 2 : 1;
+    return options;
 }
 
 static unsigned user_timeout_ms(const struct config *config)
@@ -505,6 +533,21 @@ static unsigned user_timeout_ms(const struct config *config)
     const uint64_t ms = config->sessions.interval_ms * config->sessions.misses;
 
     return ms > INT32_MAX ? INT32_MAX : (unsigned)ms;
+}
+
+/* As many descriptors as there may be connections, or as many as we may have; says so if that is
+ * news. */
+static void make_room(struct daemon *daemon, const struct config *config)
+{
+    const struct limits_options *limits = &config->sessions.limits;
+    const uint64_t descriptors = host_raise_descriptors(limits->max_clients + limits->max_pending);
+    const uint64_t room = host_room_for_connections(descriptors);
+    const bool is_news = room != daemon->room || limits->max_clients != daemon->max_clients;
+
+    daemon->room = room;
+    daemon->max_clients = limits->max_clients;
+    if (is_news)
+        log_limits(config, descriptors, room);
 }
 
 static void log_limits(const struct config *config, uint64_t descriptors, uint64_t room)

@@ -33,6 +33,7 @@ static void resume(struct session *session);
 static void look(struct session *session);
 static void close_conn(struct session *session, bool said_why);
 static void apply_user_timeout(struct conn *conn);
+static enum reason reason_of_errno(int error);
 static struct conn *conn_of(struct session *session);
 
 const struct session_ops conn_session_ops = {
@@ -124,11 +125,10 @@ static void conn_on_write(struct bufferevent *bev, void *user)
 static void conn_on_event(struct bufferevent *bev, short what, void *user)
 {
     struct conn *conn = user;
-    enum reason reason = REASON_LEFT;
+    const enum reason reason =
+        what & BEV_EVENT_ERROR ? reason_of_errno(EVUTIL_SOCKET_ERROR()) : REASON_LEFT;
 
     (void)bev;
-    if (what & BEV_EVENT_ERROR)
-        reason = EVUTIL_SOCKET_ERROR() == ETIMEDOUT ? REASON_TIMED_OUT : REASON_RESET;
     conn->gone = true;
     if (conn->lingering)
         conn->env->on_dying(conn->env->user, conn);
@@ -147,7 +147,9 @@ static void take_lines(struct conn *conn, struct moment now)
     size_t taken = 0;
     bool held = false;
 
-    if (!bytes && len > 0) {
+    if (len == 0)
+        return;
+    if (!bytes) {
         session_end(&conn->session, REASON_RESOURCES, now);
         return;
     }
@@ -156,7 +158,7 @@ static void take_lines(struct conn *conn, struct moment now)
         if (got == 0)
             break;
         if (got < 0)
-            session_bad_line(&conn->session, now);
+            session_bad_line(&conn->session, got, now);
         else if (session_line(&conn->session, line, line_len, now))
             taken += (size_t)got;
         else
@@ -189,8 +191,9 @@ static void send_line(struct session *session, const char *line, size_t len)
         if (sent == (ssize_t)len)
             return;
         if (sent < 0 && errno != EAGAIN && errno != EINTR && errno != ENOBUFS) {
+            const enum reason reason = reason_of_errno(errno);
             conn->gone = true;
-            session_end(session, REASON_RESET, clock_now());
+            session_end(session, reason, clock_now());
             return;
         }
         if (sent < 0)
@@ -250,6 +253,12 @@ static void apply_user_timeout(struct conn *conn)
     if (conn->is_tcp)
         (void)setsockopt(bufferevent_getfd(conn->bev), IPPROTO_TCP, TCP_USER_TIMEOUT,
                          &conn->env->user_timeout_ms, sizeof(conn->env->user_timeout_ms));
+}
+
+/* TCP gives up on a peer that acknowledges nothing (TCP_USER_TIMEOUT). */
+static enum reason reason_of_errno(int error)
+{
+    return error == ETIMEDOUT ? REASON_TIMED_OUT : REASON_RESET;
 }
 
 static struct conn *conn_of(struct session *session)

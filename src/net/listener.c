@@ -117,8 +117,10 @@ void listeners_tick(struct listeners *all, struct moment now)
         return;
     all->resting = false;
     for (size_t i = 0; i < all->count; i++) {
-        if (event_add(all->items[i].event, NULL) != 0)
+        if (event_add(all->items[i].event, NULL) != 0) {
             rest(all, ENOMEM);
+            return;
+        }
     }
 }
 

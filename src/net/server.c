@@ -38,6 +38,7 @@ struct server {
 
     enum server_phase phase;
     uint64_t drain_start_us;
+    uint64_t drain_next_us;
     size_t drain_total;
 };
 
@@ -104,10 +105,7 @@ void server_describe(const struct server *server, char *buf, size_t size)
 
 void server_reload(struct server *server, const struct server_options *options)
 {
-    const size_t max_connections = server->options.max_connections;
-
     server->options = *options;
-    server->options.max_connections = max_connections;
     if (server->conn_env.user_timeout_ms != options->user_timeout_ms) {
         server->conn_env.user_timeout_ms = options->user_timeout_ms;
         server->conn_env.generation++;
@@ -132,7 +130,7 @@ void server_drain(struct server *server)
     if (server->phase != SERVER_SERVING)
         return;
     server->phase = SERVER_DRAINING;
-    server->drain_start_us = clock_monotonic_us();
+    server->drain_start_us = server->drain_next_us = clock_monotonic_us();
     server->drain_total = server->live_count;
     close_listeners(server);
 }
@@ -167,7 +165,7 @@ static void server_on_timer(evutil_socket_t fd, short what, void *user)
     sessions_tick(server->sessions, now);
     if (server->listeners)
         listeners_tick(server->listeners, now);
-    if (server->phase == SERVER_DRAINING)
+    if (server->phase == SERVER_DRAINING && now.mono_us >= server->drain_next_us)
         drain_some(server, now);
 }
 
@@ -180,14 +178,13 @@ static void server_on_accept(void *user, int fd, const struct address *from)
     peer_address_set(&peer, from);
     if (server->conn_count >= server->options.max_connections ||
         !sessions_admit(server->sessions)) {
-        refuse_at_the_door(fd, sessions_turn_away(server->sessions, &peer, now));
+        refuse_at_the_door(fd, sessions_turn_away(server->sessions, &peer, REASON_FULL, now));
         return;
     }
 
     struct conn *conn = conn_new(&server->conn_env, fd, &peer, now);
     if (!conn) {
-        sessions_note_lost_newcomer(server->sessions);
-        close(fd);
+        refuse_at_the_door(fd, sessions_turn_away(server->sessions, &peer, REASON_RESOURCES, now));
         return;
     }
     server->conn_count++;
@@ -281,6 +278,7 @@ static void drain_some(struct server *server, struct moment now)
     const uint64_t drain_us = server->options.drain_ms * CLOCK_US_PER_MS;
     size_t should_remain = 0;
 
+    server->drain_next_us = now.mono_us + DRAIN_STEP_US;
     if (elapsed_us < drain_us)
         should_remain = server->drain_total - (size_t)((double)server->drain_total *
                                                        ((double)elapsed_us / (double)drain_us));
@@ -295,7 +293,7 @@ static void set_timer(struct server *server, struct moment now)
 
     if (wanted_us == server->timer_us)
         return;
-    server->timer_us = wanted_us;
+    server->timer_us = UINT64_MAX;
     if (wanted_us == UINT64_MAX) {
         (void)event_del(server->timer);
         return;
@@ -303,7 +301,9 @@ static void set_timer(struct server *server, struct moment now)
     const uint64_t wait_us = wanted_us > now.mono_us ? wanted_us - now.mono_us : 0;
     const struct timeval wait = {.tv_sec = (time_t)(wait_us / CLOCK_US_PER_SEC),
                                  .tv_usec = (suseconds_t)(wait_us % CLOCK_US_PER_SEC)};
-    (void)event_add(server->timer, &wait);
+    /* If memory is out, the next turn tries again. */
+    if (event_add(server->timer, &wait) == 0)
+        server->timer_us = wanted_us;
 }
 
 static uint64_t next_us(const struct server *server)
@@ -314,7 +314,7 @@ static uint64_t next_us(const struct server *server)
         store_next_us(server->store),
         lingering ? lingering->linger_until_us : UINT64_MAX,
         server->listeners ? listeners_next_us(server->listeners) : UINT64_MAX,
-        server->phase == SERVER_DRAINING ? clock_monotonic_us() + DRAIN_STEP_US : UINT64_MAX,
+        server->phase == SERVER_DRAINING ? server->drain_next_us : UINT64_MAX,
     };
     uint64_t next = UINT64_MAX;
 

@@ -90,6 +90,7 @@ void claim_release(struct session *session, bool was_connected, enum reason reas
     }
 
     record->holder = NULL;
+    all->held_count--;
     if (was_connected)
         disconnect_record(all, record, reason);
     if (record->probe) {
@@ -138,8 +139,14 @@ static void hold(struct session *session, struct registry_record *record)
 {
     struct sessions *all = session->all;
 
+    if (all->held_count >= all->options.limits.max_clients) {
+        session_end(session, REASON_FULL, all->now);
+        settle_record(all, record);
+        return;
+    }
     record->holder = session;
     session->record = record;
+    all->held_count++;
     if (store_register(all->store, record, &session->peer, session->serial, all->now) == 0)
         record->claims++;
     else

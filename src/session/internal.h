@@ -33,6 +33,7 @@ struct sessions {
     size_t pending_count;
     struct keepalive keepalive; /* connected */
     size_t connected_count;
+    size_t held_count; /* IDs that a session has or is registering: these fill max_clients */
     struct probe_list probes;
 
     struct moment now;   /* of the call that is running: the machine's ops carry no time */
@@ -42,6 +43,8 @@ struct sessions {
     uint64_t next_serial;
     uint64_t housekeeping_us;
     uint32_t forget_cursor; /* sid */
+    int64_t wall_offset_s;  /* wall clock minus monotonic clock, at the last housekeeping */
+    int64_t wall_jump_s;    /* by which the wall clock has jumped ahead since the start */
     struct sessions_counters counters;
     struct limits_on_log log;
 };

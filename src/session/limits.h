@@ -7,13 +7,14 @@
 #include <stdint.h>
 
 struct limits_options {
-    uint64_t max_clients; /* sessions of any state, 1 or more */
+    uint64_t max_clients; /* that are registered or being registered, 1 or more */
     uint64_t max_pending; /* sessions that are not yet registered, 1 or more */
 };
 
 /*
- * May one more connection become a session while there are that many clients and that many not yet
- * registered? From half of max_pending on a growing share is turned away at random, all of them at
+ * May one more connection become a session while there are that many clients and that many sessions
+ * not yet registered? Those do not count as clients, or a few silent ones could fill a small
+ * max_clients. From half of max_pending on a growing share is turned away at random, all of them at
  * max_pending, so that a flood of silent connections cannot lock everyone out
  * (docs/protocol.md, "Refusals", 450). random is 64 random bits, used once.
  */

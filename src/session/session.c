@@ -18,6 +18,8 @@
 /* Records that one housekeeping looks at: a million are seen within some minutes. */
 #define FORGET_BUDGET   4096
 #define HOUSEKEEPING_US CLOCK_US_PER_SEC
+/* Seconds by which the wall clock may gain on the other before that is a jump. */
+#define WALL_JUMP_S 60
 
 /* clang-format off */
 const char *const duplicate_policy_names[] = {
@@ -40,6 +42,7 @@ static void renew_if_late(struct session *session);
 static uint64_t handshake_due_us(const struct session *session);
 static void ask_who_is_due(struct sessions *all);
 static void keep_house(struct sessions *all);
+static void note_wall_jump(struct sessions *all);
 static void forget_some(struct sessions *all);
 static struct server_fsm_rules rules_of(const struct sessions_options *options);
 static struct session *session_of(struct server_fsm *fsm);
@@ -111,21 +114,16 @@ bool sessions_admit(const struct sessions *all)
 {
     const uint64_t random = hash_number(all->counters.started + all->counters.refused[REASON_FULL]);
 
-    return limits_admit(&all->options.limits, all->connected_count + all->pending_count,
-                        all->pending_count, random);
+    return limits_admit(&all->options.limits, all->held_count, all->pending_count, random);
 }
 
-int sessions_turn_away(struct sessions *all, const struct peer_address *peer, struct moment now)
+int sessions_turn_away(struct sessions *all, const struct peer_address *peer, enum reason reason,
+                       struct moment now)
 {
     all->now = now;
-    all->counters.refused[REASON_FULL]++;
-    session_log_turned_away(all, peer, REASON_FULL);
-    return all->options.explain_refusals ? reason_refusal(REASON_FULL) : 0;
-}
-
-void sessions_note_lost_newcomer(struct sessions *all)
-{
-    all->counters.refused[REASON_RESOURCES]++;
+    all->counters.refused[reason]++;
+    session_log_turned_away(all, peer, reason);
+    return all->options.explain_refusals ? PROTO_SERVER_FULL : 0;
 }
 
 uint64_t sessions_next_us(const struct sessions *all)
@@ -204,8 +202,10 @@ bool session_line(struct session *session, const char *line, size_t len, struct 
     return result != SERVER_FSM_HELD;
 }
 
-void session_bad_line(struct session *session, struct moment now)
+void session_bad_line(struct session *session, int error, struct moment now)
 {
+    log_event(LOG_LEVEL_DEBUG, "bad_line", LOG_NUM("serial", session->serial),
+              LOG_STR("error", proto_strerror(error)));
     session_end(session, REASON_PROTOCOL, now);
 }
 
@@ -216,7 +216,9 @@ void session_end(struct session *session, enum reason reason, struct moment now)
     if (session_is_over(session))
         return;
     all->now = now;
-    session->reason = (uint8_t)reason;
+    /* A refusal that could not be sent stays the reason; that the peer was gone came second. */
+    if (session->reason == REASON_NONE)
+        session->reason = (uint8_t)reason;
     (void)server_fsm_drop(&session->fsm, &all->env, reason_refusal(reason));
 }
 
@@ -235,6 +237,8 @@ static void on_send(struct server_fsm *fsm, const struct proto_code_info *code)
         if (session->since_us == 0)
             session->since_us = all->now.mono_us;
     }
+    if (code->retry != PROTO_RETRY_NONE)
+        session->reason = (uint8_t)reason_of_refusal(code->code);
     all->ops->send(session, code->line, code->line_len);
 }
 
@@ -382,18 +386,32 @@ static void ask_who_is_due(struct sessions *all)
 static void keep_house(struct sessions *all)
 {
     all->housekeeping_us = all->now.mono_us + HOUSEKEEPING_US;
+    note_wall_jump(all);
     if (all->options.forget_after_ms != UINT64_MAX)
         forget_some(all);
     session_log_suppressed(all);
     (void)log_report_lost();
 }
 
+/*
+ * A machine without a battery starts in 1970 and learns the time later: that the wall clock jumped
+ * must not look like years of absence. Forgetting waits for so much longer, until the next start.
+ */
+static void note_wall_jump(struct sessions *all)
+{
+    const int64_t offset_s = sessions_now_s(all) - (int64_t)(all->now.mono_us / CLOCK_US_PER_SEC);
+    const int64_t jump_s = offset_s - all->wall_offset_s;
+
+    if (all->wall_offset_s != 0 && jump_s > WALL_JUMP_S)
+        all->wall_jump_s += jump_s;
+    all->wall_offset_s = offset_s;
+}
+
 static void forget_some(struct sessions *all)
 {
-    const int64_t keep_ms = all->options.forget_after_ms < INT64_MAX
-                                ? (int64_t)all->options.forget_after_ms
-                                : INT64_MAX;
-    const int64_t cutoff = sessions_now_s(all) - keep_ms / 1000;
+    /* Seconds are cut on both sides, so one more makes sure that nobody is forgotten early. */
+    const int64_t keep_s = (int64_t)(all->options.forget_after_ms / 1000) + 1;
+    const int64_t cutoff = sessions_now_s(all) - all->wall_jump_s - keep_s;
 
     for (int i = 0; i < FORGET_BUDGET; i++) {
         struct registry_record *record = registry_next(all->registry, all->forget_cursor);

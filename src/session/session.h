@@ -43,7 +43,7 @@ struct sessions_options {
     struct limits_options limits;
 };
 
-/* Embedded in the connection that it is about, which owns it. Read and written by session.c only.
+/* Embedded in the connection that it is about, which owns it. Read and written in src/session only.
  */
 struct session {
     struct server_fsm fsm;
@@ -111,12 +111,13 @@ void sessions_reload(struct sessions *all, const struct sessions_options *option
 /* May a connection that was just accepted become a session, as far as the limits go? */
 bool sessions_admit(const struct sessions *all);
 
-/* Counts and logs a newcomer that gets no session because the server is full. Returns the refusal
- * that is to be sent, or 0 if none is. */
-int sessions_turn_away(struct sessions *all, const struct peer_address *peer, struct moment now);
-
-/* A newcomer could not be served for want of memory or descriptors: counts it. */
-void sessions_note_lost_newcomer(struct sessions *all);
+/*
+ * Counts and logs a newcomer that gets no session: REASON_FULL, or REASON_RESOURCES for want of
+ * memory or epoll watches. Returns the refusal that is to be sent, which is 450 for both, or 0 if
+ * none is.
+ */
+int sessions_turn_away(struct sessions *all, const struct peer_address *peer, enum reason reason,
+                       struct moment now);
 
 /* The next time sessions_tick() has something to do; UINT64_MAX if nobody waits for anything. */
 uint64_t sessions_next_us(const struct sessions *all);
@@ -147,8 +148,8 @@ void session_start(struct session *session, struct sessions *all, const struct p
  */
 bool session_line(struct session *session, const char *line, size_t len, struct moment now);
 
-/* Bytes came that can never be a line: ends the session with 400. */
-void session_bad_line(struct session *session, struct moment now);
+/* Bytes came that can never be a line, for this enum proto_error: ends the session with 400. */
+void session_bad_line(struct session *session, int error, struct moment now);
 
 /*
  * Ends a session that is not over, for this reason; the refusal that belongs to the reason is sent.

@@ -25,17 +25,25 @@
 #define TEXT_OF(number)   TEXT_OF_1(number)
 #define TEXT_OF_1(number) #number
 
-/* Disconnections may wait this long for company. */
-#define GATHER_US (100 * CLOCK_US_PER_MS)
+/* Disconnections may wait this long for company: half of the 100 ms that are promised, since the
+ * end of the turn and the commit take their time as well. */
+#define GATHER_US (50 * CLOCK_US_PER_MS)
 /* After a failure the next try waits this long; registrations in between are answered at once. */
 #define RETRY_MIN_US (200 * CLOCK_US_PER_MS)
 #define RETRY_MAX_US (2 * CLOCK_US_PER_SEC)
 #define LOG_EVERY_US (60 * CLOCK_US_PER_SEC)
-/* A checkpoint copies the WAL into the database, and blocks while it does: wait for a quiet moment,
- * but not for ever (pages of 4 KiB). */
-#define WAL_PAGES_WHEN_IDLE 1000
-#define WAL_PAGES_AT_MOST   20000
-#define MAX_ERROR_BYTES     256
+/* A checkpoint copies the WAL into the database, and blocks while it does: a long one waits for a
+ * short pause between commits, a short one for a longer pause, but none for ever (pages of 4 KiB).
+ */
+#define WAL_PAGES_WORTH_A_PAUSE 1000
+#define WAL_PAGES_AT_MOST       20000
+#define PAUSE_US                (100 * CLOCK_US_PER_MS)
+#define LONG_PAUSE_US           CLOCK_US_PER_SEC
+/* More than any file of ours has: sids are given from the lowest, and the registry makes room up to
+ * the highest. */
+#define MAX_SID         (INT64_C(1) << 26)
+#define MAX_RTT_MS      4e6 /* rtt_us has 32 bits */
+#define MAX_ERROR_BYTES 256
 
 static const char schema[] = "CREATE TABLE clients ("
                              " sid INTEGER PRIMARY KEY,"
@@ -51,8 +59,8 @@ static const char schema[] = "CREATE TABLE clients ("
 
 /* NORMAL: a commit survives the death of this process; FULL: that of the machine as well. */
 static const char *const modes[] = {
-    [STORE_SYNC_NORMAL] = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL",
-    [STORE_SYNC_FULL] = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL",
+    [STORE_SYNC_NORMAL] = "PRAGMA synchronous = NORMAL",
+    [STORE_SYNC_FULL] = "PRAGMA synchronous = FULL",
 };
 
 enum statement {
@@ -94,6 +102,8 @@ struct sqlite_store {
     sqlite3_stmt *prepared[STATEMENT_COUNT];
     int lock_fd;          /* the file itself, locked against a second server; -1 if none */
     struct stat identity; /* of that file */
+    char *wal_path;
+    ino_t wal_inode; /* 0 before the first commit */
 
     struct change *queue; /* in the order in which they happened */
     size_t count;
@@ -106,6 +116,7 @@ struct sqlite_store {
     uint64_t retry_us; /* while not healthy: no try before */
     uint64_t pause_us; /* the last pause between two tries; 0 while healthy */
     uint64_t logged_us;
+    bool failure_is_logged;      /* so its end is to be as well */
     char error[MAX_ERROR_BYTES]; /* of the last failure, with SQLite's primary code for it */
     int error_code;
 
@@ -125,6 +136,8 @@ static int open_file(struct sqlite_store *s);
 static void close_file(struct sqlite_store *s);
 static int lock_file(struct sqlite_store *s);
 static int check_ours(struct sqlite_store *s);
+static int use_wal(struct sqlite_store *s);
+static void trust_file(struct sqlite_store *s);
 static int create_schema(struct sqlite_store *s);
 static int load_records(struct sqlite_store *s);
 static int load_row(struct sqlite_store *s, sqlite3_stmt *row, int64_t now);
@@ -134,9 +147,12 @@ static int write_all_records(struct sqlite_store *s);
 static int write_change(struct sqlite_store *s, const struct change *change);
 static void keep_for_later(struct sqlite_store *s, struct moment now);
 static void answer_registrations(struct sqlite_store *s, enum store_result result);
-static void report_failure(struct sqlite_store *s, struct moment now);
+static void report_failure(struct sqlite_store *s, struct moment now, uint64_t took_us);
 static void report_success(struct sqlite_store *s);
+static void note_wal(struct sqlite_store *s);
 static bool file_was_replaced(const struct sqlite_store *s);
+static bool is_same_file(const struct stat *left, const struct stat *right);
+static uint64_t checkpoint_due_us(const struct sqlite_store *s);
 static void checkpoint_if_due(struct sqlite_store *s, struct moment now);
 static int on_wal_commit(void *user, sqlite3 *db, const char *name, int pages);
 static int run(struct sqlite_store *s, enum statement statement);
@@ -165,12 +181,16 @@ static void *sqlite_store_open(struct store *store, const struct store_options *
     s->registry = registry;
     s->lock_fd = -1;
     s->healthy = true;
+    if (asprintf(&s->wal_path, "%s-wal", options->path) < 0)
+        abort();
     if (open_file(s) != 0 || load_records(s) != 0) {
         snprintf(message, message_size, "%s: %s", options->path, s->error);
         close_file(s);
+        free(s->wal_path);
         free(s);
         return NULL;
     }
+    trust_file(s);
     return s;
 }
 
@@ -204,9 +224,11 @@ static void sqlite_store_commit(void *state, struct moment now)
 {
     struct sqlite_store *s = state;
     const bool waiting = s->count > 0 && now.mono_us >= s->due_us;
+    const uint64_t started_us = clock_monotonic_us();
 
     if (!s->healthy && now.mono_us < s->retry_us) {
-        keep_for_later(s, now);
+        if (s->registrations > 0)
+            keep_for_later(s, now);
         return;
     }
     if (s->healthy && s->registrations == 0 && !waiting) {
@@ -214,7 +236,7 @@ static void sqlite_store_commit(void *state, struct moment now)
         return;
     }
     if (flush(s) != 0) {
-        report_failure(s, now);
+        report_failure(s, now, clock_monotonic_us() - started_us);
         keep_for_later(s, now);
         return;
     }
@@ -224,8 +246,8 @@ static void sqlite_store_commit(void *state, struct moment now)
     s->registrations = 0;
     s->committed_us = now.mono_us;
     report_success(s);
-    if (s->wal_pages >= WAL_PAGES_AT_MOST)
-        checkpoint_if_due(s, now);
+    note_wal(s);
+    checkpoint_if_due(s, now);
 }
 
 static uint64_t sqlite_store_next_us(const void *state)
@@ -238,7 +260,7 @@ static uint64_t sqlite_store_next_us(const void *state)
         return s->retry_us;
     if (s->count > 0)
         return s->due_us;
-    return s->wal_pages >= WAL_PAGES_WHEN_IDLE ? s->committed_us + GATHER_US : UINT64_MAX;
+    return checkpoint_due_us(s);
 }
 
 static bool sqlite_store_healthy(const void *state)
@@ -253,9 +275,10 @@ static void sqlite_store_close(void *state, struct moment now)
     struct sqlite_store *s = state;
 
     if ((s->count > 0 || s->must_rewrite || file_was_replaced(s)) && flush(s) != 0)
-        report_failure(s, now);
+        report_failure(s, now, 0);
     close_file(s);
     free(s->queue);
+    free(s->wal_path);
     free(s);
 }
 
@@ -284,7 +307,8 @@ static int open_file(struct sqlite_store *s)
         fail(s, "cannot be written");
         goto failed;
     }
-    (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
+    if (use_wal(s) != 0)
+        goto failed;
     s->wal_pages = 0;
     sqlite3_wal_hook(s->db, on_wal_commit,
                      s); /* replaces SQLite's own checkpoints inside commits */
@@ -293,6 +317,12 @@ static int open_file(struct sqlite_store *s)
 failed:
     close_file(s);
     return -1;
+}
+
+/* It is ours and was read: from here on closing it may tidy it up. */
+static void trust_file(struct sqlite_store *s)
+{
+    (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
 }
 
 /* What is in the file after this is no longer known: it will be written again. */
@@ -308,6 +338,7 @@ static void close_file(struct sqlite_store *s)
     }
     sqlite3_close(s->db);
     s->db = NULL;
+    s->wal_inode = 0;
     s->must_rewrite = true;
     /* Only now: closing any descriptor of the file would drop SQLite's own locks. */
     if (s->lock_fd >= 0)
@@ -347,7 +378,7 @@ static int lock_file(struct sqlite_store *s)
             "is not a cliser registry; move it away to start with an empty one, or restore a copy");
         return -1;
     }
-    if (s->identity.st_ino != 0 && info.st_size > 0 && info.st_ino != s->identity.st_ino) {
+    if (s->identity.st_ino != 0 && info.st_size > 0 && !is_same_file(&info, &s->identity)) {
         snprintf(s->error, sizeof(s->error),
                  "is another file now; stop the server before replacing it");
         return -1;
@@ -393,6 +424,26 @@ static int check_ours(struct sqlite_store *s)
         snprintf(s->error, sizeof(s->error),
                  "is damaged; move it away to start with an empty registry, or restore a copy");
     return whole ? 0 : -1;
+}
+
+/* Where WAL is not to be had (no shared memory, as on some network file systems), SQLite says OK
+ * and keeps another mode, in which readers would hold us up. */
+static int use_wal(struct sqlite_store *s)
+{
+    sqlite3_stmt *stmt = NULL;
+    const char *mode = NULL;
+
+    if (sqlite3_prepare_v2(s->db, "PRAGMA journal_mode = WAL", -1, &stmt, NULL) == SQLITE_OK &&
+        sqlite3_step(stmt) == SQLITE_ROW)
+        mode = (const char *)sqlite3_column_text(stmt, 0);
+    const bool is_wal = mode && strcmp(mode, "wal") == 0;
+    if (!mode)
+        fail(s, "cannot be written");
+    else if (!is_wal)
+        snprintf(s->error, sizeof(s->error),
+                 "cannot have a write-ahead log here; choose a path on a local disk");
+    sqlite3_finalize(stmt);
+    return is_wal ? 0 : -1;
 }
 
 static int create_schema(struct sqlite_store *s)
@@ -441,12 +492,15 @@ static int load_records(struct sqlite_store *s)
 static int load_row(struct sqlite_store *s, sqlite3_stmt *row, int64_t now)
 {
     const int64_t sid = sqlite3_column_int64(row, 0);
+    const int64_t cport = sqlite3_column_int64(row, 3);
+    const double rtt_ms = sqlite3_column_double(row, 7);
     const char *cid = (const char *)sqlite3_column_text(row, 1);
     const char *cip = (const char *)sqlite3_column_text(row, 2);
     const char *reason = (const char *)sqlite3_column_text(row, 8);
     struct registry_record *record = NULL;
 
-    if (sid >= 1 && sid <= UINT32_MAX && cid)
+    if (sid >= 1 && sid <= MAX_SID && cid && cport >= 0 && cport <= UINT16_MAX && rtt_ms >= 0 &&
+        rtt_ms < MAX_RTT_MS)
         record = registry_restore(s->registry, (uint32_t)sid, cid, strlen(cid));
     if (!record) {
         snprintf(s->error, sizeof(s->error),
@@ -454,10 +508,10 @@ static int load_row(struct sqlite_store *s, sqlite3_stmt *row, int64_t now)
                  (long long)sid);
         return -1;
     }
-    peer_address_parse(&record->peer, cip ? cip : "", (uint16_t)sqlite3_column_int(row, 3));
+    peer_address_parse(&record->peer, cip ? cip : "", (uint16_t)cport);
     record->since = sqlite3_column_int64(row, 5);
     record->last_seen = sqlite3_column_int64(row, 6);
-    record->rtt_us = (uint32_t)(sqlite3_column_double(row, 7) * 1000.0);
+    record->rtt_us = (uint32_t)(rtt_ms * 1000.0);
     record->reason = (uint8_t)reason_parse(reason ? reason : "");
     if (sqlite3_column_int(row, 4) != 0)
         registry_disconnect(s->registry, record, REASON_CRASH, now);
@@ -469,8 +523,11 @@ static int flush(struct sqlite_store *s)
 {
     if (file_was_replaced(s))
         close_file(s);
-    if (!s->db && open_file(s) != 0)
-        return -1;
+    if (!s->db) {
+        if (open_file(s) != 0)
+            return -1;
+        trust_file(s);
+    }
     return write_changes(s);
 }
 
@@ -593,48 +650,80 @@ static void answer_registrations(struct sqlite_store *s, enum store_result resul
     }
 }
 
-static void report_failure(struct sqlite_store *s, struct moment now)
+static void report_failure(struct sqlite_store *s, struct moment now, uint64_t took_us)
 {
-    /* Twice the pause after each failure: checking a large file before opening it anew takes time.
-     */
+    /* Twice the pause after each failure, and never so short that trying is all we do: checking a
+     * large file before it is opened anew takes time. */
     s->pause_us = s->pause_us == 0 ? RETRY_MIN_US : s->pause_us * 2;
     if (s->pause_us > RETRY_MAX_US)
         s->pause_us = RETRY_MAX_US;
+    if (s->pause_us < 10 * took_us)
+        s->pause_us = 10 * took_us;
     s->healthy = false;
-    s->retry_us = now.mono_us + s->pause_us;
+    s->retry_us = now.mono_us + took_us + s->pause_us;
     if (s->logged_us != 0 && now.mono_us - s->logged_us < LOG_EVERY_US)
         return;
     s->logged_us = now.mono_us;
+    s->failure_is_logged = true;
     log_event(LOG_LEVEL_ERROR, "store_failed", LOG_STR("path", s->options->path),
               LOG_STR("error", s->error), LOG_NUM("waiting", s->count - s->registrations));
 }
 
 static void report_success(struct sqlite_store *s)
 {
-    if (s->healthy)
-        return;
     s->healthy = true;
     s->pause_us = 0;
-    s->logged_us = 0;
-    log_event(LOG_LEVEL_INFO, "store_healed", LOG_STR("path", s->options->path));
+    /* A disk that is full now and then is not worth two lines each time. */
+    if (s->failure_is_logged)
+        log_event(LOG_LEVEL_INFO, "store_healed", LOG_STR("path", s->options->path));
+    s->failure_is_logged = false;
 }
 
-/* Has somebody removed or replaced the file under us? SQLite would go on writing to what is no
- * longer there, and the next start would know nobody. */
+/* The WAL that our commits go to, so that its loss can be noticed. */
+static void note_wal(struct sqlite_store *s)
+{
+    struct stat info;
+
+    if (s->wal_inode == 0 && stat(s->wal_path, &info) == 0)
+        s->wal_inode = info.st_ino;
+}
+
+/* Has somebody removed, emptied or replaced the file or its WAL under us? SQLite would go on
+ * writing to what is no longer there, and the next start would know nobody. */
 static bool file_was_replaced(const struct sqlite_store *s)
 {
     struct stat info;
 
     if (!s->db)
         return false;
-    return stat(s->options->path, &info) != 0 ? errno == ENOENT : info.st_ino != s->identity.st_ino;
+    if (stat(s->options->path, &info) != 0)
+        return errno == ENOENT;
+    if (!is_same_file(&info, &s->identity) || info.st_size == 0)
+        return true;
+    if (s->wal_inode == 0)
+        return false;
+    if (stat(s->wal_path, &info) != 0)
+        return errno == ENOENT;
+    return info.st_ino != s->wal_inode || info.st_size == 0;
+}
+
+static uint64_t checkpoint_due_us(const struct sqlite_store *s)
+{
+    if (!s->db || s->wal_pages == 0)
+        return UINT64_MAX;
+    if (s->wal_pages >= WAL_PAGES_AT_MOST)
+        return s->committed_us;
+    return s->committed_us + (s->wal_pages >= WAL_PAGES_WORTH_A_PAUSE ? PAUSE_US : LONG_PAUSE_US);
+}
+
+static bool is_same_file(const struct stat *left, const struct stat *right)
+{
+    return left->st_ino == right->st_ino && left->st_dev == right->st_dev;
 }
 
 static void checkpoint_if_due(struct sqlite_store *s, struct moment now)
 {
-    const bool idle = now.mono_us >= s->committed_us + GATHER_US;
-
-    if (!s->db || s->wal_pages < (idle ? WAL_PAGES_WHEN_IDLE : WAL_PAGES_AT_MOST))
+    if (now.mono_us < checkpoint_due_us(s))
         return;
     /* PASSIVE never waits for readers. Whether it got through everything or failed, the next commit
      * says how long the WAL is, and a failure that matters will be that commit's. */

@@ -241,15 +241,14 @@ static struct credentials *credentials_of(const char *password)
     return credentials;
 }
 
-static int setup(void **state)
+static int set_up_world(uint64_t interval_ms)
 {
-    (void)state;
     world = calloc(1, sizeof(*world));
     if (!world)
         return -1;
     world->now = (struct moment){.mono_us = START_US, .wall_ms = START_S * 1000};
     world->options = (struct sessions_options){
-        .interval_ms = INTERVAL_US / MS,
+        .interval_ms = interval_ms,
         .misses = 3,
         .require_reply = SERVER_FSM_REPLY_AUTO,
         .handshake_timeout_ms = HANDSHAKE_US / MS,
@@ -263,6 +262,19 @@ static int setup(void **state)
         sessions_new(&world->options, world->registry, credentials_of("secret"), &ops, world->now);
     sessions_set_store(world->sessions, &world->store);
     return 0;
+}
+
+/* So long an interval that no regular keep-alive comes between what the test does. */
+static int setup(void **state)
+{
+    (void)state;
+    return set_up_world(UINT64_C(10) * 86400 * 1000);
+}
+
+static int setup_asking(void **state)
+{
+    (void)state;
+    return set_up_world(INTERVAL_US / MS);
 }
 
 static void reload(void)
@@ -630,17 +642,17 @@ static void session_with_an_empty_or_impossible_line_gets_400(void **state)
     feed(at_id, "secret");
     feed(at_id, "");
     check_refused(at_id, 400);
-    session_bad_line(&bad_at_password->session, world->now);
+    session_bad_line(&bad_at_password->session, PROTO_ERR_NUL, world->now);
     check_refused(bad_at_password, 400);
     feed(bad_at_id, "secret");
-    session_bad_line(&bad_at_id->session, world->now);
+    session_bad_line(&bad_at_id->session, PROTO_ERR_NUL, world->now);
     check_refused(bad_at_id, 400);
     assert_true(is_connected(registering));
-    session_bad_line(&registering->session, world->now);
+    session_bad_line(&registering->session, PROTO_ERR_NUL, world->now);
     check_refused(registering, 400);
-    session_bad_line(&connected->session, world->now);
+    session_bad_line(&connected->session, PROTO_ERR_NUL, world->now);
     check_refused(connected, 400);
-    session_bad_line(&connected->session, world->now);
+    session_bad_line(&connected->session, PROTO_ERR_NUL, world->now);
     assert_int_equal(refused(REASON_PROTOCOL), 4);
     assert_int_equal(ended(REASON_PROTOCOL), 2);
     turn();
@@ -708,7 +720,7 @@ static void session_end_is_for_once(void **state)
     session_end(&client->session, REASON_LEFT, world->now);
     session_end(&client->session, REASON_RESTARTING, world->now);
     assert_true(session_line(&client->session, "100", 3, world->now));
-    session_bad_line(&client->session, world->now);
+    session_bad_line(&client->session, PROTO_ERR_NUL, world->now);
     assert_int_equal(client->sent, 3);
     assert_int_equal(ended(REASON_LEFT), 1);
     turn();
@@ -1550,7 +1562,7 @@ static void send_that_finds_the_peer_gone_ends_the_session_once(void **state)
                 if (way == 4)
                     session_end(&client->session, REASON_RESTARTING, world->now);
                 if (way == 5 && !client->closed)
-                    session_bad_line(&client->session, world->now);
+                    session_bad_line(&client->session, PROTO_ERR_NUL, world->now);
                 if (way >= 6 && !client->closed)
                     other = claim("a");
                 if (way == 8 && !client->closed)
@@ -1632,7 +1644,7 @@ static void refusals_unexplained_close_without_a_line(void **state)
     check_rows();
 
     const struct peer_address peer = {.family = AF_INET};
-    assert_int_equal(sessions_turn_away(world->sessions, &peer, world->now), 0);
+    assert_int_equal(sessions_turn_away(world->sessions, &peer, REASON_FULL, world->now), 0);
     world->turned_away++;
 }
 
@@ -1645,17 +1657,66 @@ static void newcomer_turned_away_is_told_450_and_counted(void **state)
     reload();
     assert_true(sessions_admit(world->sessions));
     (void)enter("a");
+    /* Those who are only on their way take nobody's place, or silence could fill the server. */
+    struct client *silent = come();
     assert_true(sessions_admit(world->sessions));
-    struct client *second = come();
+    struct client *second = enter("b");
     assert_false(sessions_admit(world->sessions));
-    assert_int_equal(sessions_turn_away(world->sessions, &peer, world->now), 450);
-    sessions_note_lost_newcomer(world->sessions);
+    assert_int_equal(sessions_turn_away(world->sessions, &peer, REASON_FULL, world->now), 450);
+    assert_int_equal(sessions_turn_away(world->sessions, &peer, REASON_RESOURCES, world->now), 450);
     world->turned_away += 2;
     assert_int_equal(refused(REASON_FULL), 1);
     assert_int_equal(refused(REASON_RESOURCES), 1);
     check_invariants();
     session_end(&second->session, REASON_LEFT, world->now);
+    session_end(&silent->session, REASON_LEFT, world->now);
     assert_true(sessions_admit(world->sessions));
+}
+
+/* They came while there was room, and others were faster. */
+static void claim_of_one_more_than_the_server_holds_gets_450(void **state)
+{
+    struct client *known = enter("known");
+    struct client *first;
+    struct client *second;
+    struct client *third;
+
+    (void)state;
+    session_end(&known->session, REASON_LEFT, world->now);
+    turn();
+    world->options.limits.max_clients = 2;
+    reload();
+    first = claim("a");
+    second = claim("b");
+    third = claim("c");
+    check_refused(third, 450);
+    check_refused(claim("known"), 450);
+    assert_null(record_of("c"));
+    assert_false(record_of("known")->connected);
+    turn();
+    assert_true(is_connected(first) && is_connected(second));
+    assert_int_equal(refused(REASON_FULL), 2);
+    check_rows();
+
+    /* Who takes an ID over takes its place as well. */
+    third = claim("a");
+    live(PROBE_US);
+    check_refused(first, 431);
+    turn();
+    assert_true(is_connected(third));
+    use_policy(DUPLICATE_TAKEOVER);
+    first = enter("b");
+    check_refused(second, 431);
+    check_refused(claim("c"), 450);
+
+    /* A place is free as soon as its session is over, whether or not it was registered. */
+    session_end(&first->session, REASON_LEFT, world->now);
+    first = claim("c");
+    session_end(&first->session, REASON_LEFT, world->now);
+    first = enter("d");
+    assert_true(is_connected(first) && is_connected(third));
+    turn();
+    check_rows();
 }
 
 static void newcomers_are_turned_away_by_how_many_are_pending(void **state)
@@ -1672,7 +1733,7 @@ static void newcomers_are_turned_away_by_how_many_are_pending(void **state)
             (void)come();
             admitted++;
         } else {
-            (void)sessions_turn_away(world->sessions, &peer, world->now);
+            (void)sessions_turn_away(world->sessions, &peer, REASON_FULL, world->now);
             world->turned_away++;
             away++;
         }
@@ -2214,7 +2275,7 @@ static void random_event(struct client *client)
         break;
     case 8:
         if (below(10) == 0)
-            session_bad_line(&client->session, world->now);
+            session_bad_line(&client->session, PROTO_ERR_NUL, world->now);
         break;
     case 9:
         if (below(6) == 0 && client->session.fsm.state == SERVER_FSM_CONNECTED)
@@ -2250,6 +2311,7 @@ static void random_reload(void)
     world->options.handshake_timeout_ms = 500 + below(10000);
     world->options.forget_after_ms = below(2) ? UINT64_MAX : 1000 + below(60000);
     world->options.explain_refusals = below(4) != 0;
+    world->options.limits.max_clients = below(3) ? 1000000 : 1 + below(6);
     reload();
 }
 
@@ -2298,14 +2360,15 @@ static void sessions_of_random_clients_never_contradict_each_other(void **state)
     /* It was a life worth the name. */
     assert_true(sessions_counters(world->sessions)->registered > STEPS / 200);
     for (int i = REASON_LEFT; i < REASON_COUNT; i++) {
-        if (i == REASON_CRASH || i == REASON_FULL || i == REASON_RESOURCES)
+        if (i == REASON_CRASH || i == REASON_RESOURCES)
             continue;
         if (ended((enum reason)i) + refused((enum reason)i) == 0)
             fail_msg("nobody ended with reason %s", reason_word((enum reason)i));
     }
 }
 
-#define IN_WORLD(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define IN_WORLD(test)        cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define IN_ASKING_WORLD(test) cmocka_unit_test_setup_teardown(test, setup_asking, teardown)
 
 static int start_all(void **state)
 {
@@ -2370,32 +2433,33 @@ int main(void)
         IN_WORLD(claim_refused_to_a_session_that_has_gone_leaves_no_trace),
         IN_WORLD(claim_of_the_next_session_is_not_answered_by_the_last_ones),
         IN_WORLD(claims_in_flight_for_one_record_end_with_the_right_row),
-        IN_WORLD(send_that_finds_the_peer_gone_ends_the_session_once),
+        IN_ASKING_WORLD(send_that_finds_the_peer_gone_ends_the_session_once),
         IN_WORLD(send_of_421_that_fails_in_the_holders_answer_hurts_nobody_else),
         IN_WORLD(refusals_unexplained_close_without_a_line),
         IN_WORLD(newcomer_turned_away_is_told_450_and_counted),
+        IN_WORLD(claim_of_one_more_than_the_server_holds_gets_450),
         IN_WORLD(newcomers_are_turned_away_by_how_many_are_pending),
-        IN_WORLD(keepalive_comes_once_an_interval_from_a_random_moment_on),
-        IN_WORLD(keepalive_silence_counts_only_for_one_that_has_answered),
-        IN_WORLD(keepalive_reply_required_of_all_drops_the_silent),
-        IN_WORLD(keepalive_reply_required_of_none_drops_nobody),
-        IN_WORLD(keepalive_misses_are_counted_as_configured),
-        IN_WORLD(keepalive_late_answers_start_the_count_again),
-        IN_WORLD(keepalive_answer_that_waits_in_the_kernel_counts),
-        IN_WORLD(keepalive_stall_of_the_server_is_not_the_clients_silence),
-        IN_WORLD(keepalive_last_look_that_ends_the_session_counts_once),
-        IN_WORLD(keepalive_round_trip_is_measured_and_seen),
-        IN_WORLD(keepalive_noise_between_two_questions_is_bounded),
-        IN_WORLD(keepalive_interval_changed_by_a_reload_holds_for_everyone),
-        IN_WORLD(keepalive_of_many_at_once_is_done_in_parts),
-        IN_WORLD(keepalive_dead_client_max_is_one_interval_more_than_the_misses),
+        IN_ASKING_WORLD(keepalive_comes_once_an_interval_from_a_random_moment_on),
+        IN_ASKING_WORLD(keepalive_silence_counts_only_for_one_that_has_answered),
+        IN_ASKING_WORLD(keepalive_reply_required_of_all_drops_the_silent),
+        IN_ASKING_WORLD(keepalive_reply_required_of_none_drops_nobody),
+        IN_ASKING_WORLD(keepalive_misses_are_counted_as_configured),
+        IN_ASKING_WORLD(keepalive_late_answers_start_the_count_again),
+        IN_ASKING_WORLD(keepalive_answer_that_waits_in_the_kernel_counts),
+        IN_ASKING_WORLD(keepalive_stall_of_the_server_is_not_the_clients_silence),
+        IN_ASKING_WORLD(keepalive_last_look_that_ends_the_session_counts_once),
+        IN_ASKING_WORLD(keepalive_round_trip_is_measured_and_seen),
+        IN_ASKING_WORLD(keepalive_noise_between_two_questions_is_bounded),
+        IN_ASKING_WORLD(keepalive_interval_changed_by_a_reload_holds_for_everyone),
+        IN_ASKING_WORLD(keepalive_of_many_at_once_is_done_in_parts),
+        IN_ASKING_WORLD(keepalive_dead_client_max_is_one_interval_more_than_the_misses),
         IN_WORLD(forget_after_never_forgets_nobody),
         IN_WORLD(forget_after_a_while_forgets_the_disconnected_only),
         IN_WORLD(forget_after_waits_for_claims_in_flight),
         IN_WORLD(forget_after_counts_from_the_end_of_a_claim_given_back),
         IN_WORLD(forget_after_gets_through_more_than_one_round),
         IN_WORLD(reload_changes_passwords_and_disconnects_nobody),
-        IN_WORLD(sessions_of_random_clients_never_contradict_each_other),
+        IN_ASKING_WORLD(sessions_of_random_clients_never_contradict_each_other),
     };
 
     return cmocka_run_group_tests(tests, start_all, end_all);

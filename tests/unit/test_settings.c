@@ -763,7 +763,8 @@ static void secret_file_without_a_secret_is_refused(void **state)
         assert_non_null(strstr(message, fixture->path));
     }
     assert_null(settings_read_secret("/nonexistent/secret", message, sizeof(message)));
-    assert_string_equal(message, "/nonexistent/secret: cannot be opened: No such file or directory");
+    assert_string_equal(message,
+                        "/nonexistent/secret: cannot be opened: No such file or directory");
     assert_null(settings_read_secret("/tmp", message, sizeof(message)));
     settings_free_secret(NULL);
 }
