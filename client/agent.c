@@ -61,12 +61,14 @@ struct agent {
 };
 
 static void agent_on_opened(struct link *link);
+static void agent_on_received(struct link *link, int code);
 static void agent_on_changed(struct link *link, enum client_fsm_state old);
 static void agent_on_shutdown(struct link *link);
 static void agent_on_ended(struct link *link, int error);
 
 static const struct link_ops link_ops = {
     .opened = agent_on_opened,
+    .received = agent_on_received,
     .changed = agent_on_changed,
     .shutdown = agent_on_shutdown,
     .ended = agent_on_ended,
@@ -236,6 +238,14 @@ static void agent_on_opened(struct link *link)
     agent_of(link)->progress = PROGRESS_OPENED;
 }
 
+/* A keep-alive tells that the session lasts. 140 alone does not: a server that welcomes everybody
+ * and then dies would have all its agents back at once, again and again. */
+static void agent_on_received(struct link *link, int code)
+{
+    if (code == PROTO_KEEP_ALIVE && link->fsm.state == CLIENT_FSM_CONNECTED)
+        backoff_reset(&agent_of(link)->backoff);
+}
+
 static void agent_on_changed(struct link *link, enum client_fsm_state old)
 {
     struct agent *agent = agent_of(link);
@@ -245,7 +255,6 @@ static void agent_on_changed(struct link *link, enum client_fsm_state old)
     if (link->fsm.state != CLIENT_FSM_CONNECTED)
         return;
     event_del(agent->handshake_overdue);
-    backoff_reset(&agent->backoff);
     agent->progress = PROGRESS_CONNECTED;
     log_event(LOG_LEVEL_INFO, "connected",
               LOG_STR("server",

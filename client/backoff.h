@@ -2,8 +2,8 @@
  * How long a client waits before its next try. Pure: the random number is an argument.
  *
  * Back-off is exponential with full jitter: a pause is anywhere between nothing and a ceiling that
- * doubles from 1 s to 60 s with each try that did not reach 140. So clients that lost their server
- * together do not come back together.
+ * doubles from 1 s to 60 s with each try that came to no lasting session. So clients that lost
+ * their server together do not come back together.
  */
 #ifndef CLIENT_BACKOFF_H
 #define CLIENT_BACKOFF_H
@@ -19,10 +19,10 @@
 
 /* Zeroed is ready. */
 struct backoff {
-    unsigned tries; /* since a session last reached 140 */
+    unsigned tries; /* since there was a lasting session */
 };
 
-/* A session reached 140: the next pause is a first one again. */
+/* A session lasts: the next pause is a first one again. */
 void backoff_reset(struct backoff *backoff);
 
 /*

@@ -241,6 +241,8 @@ static void listener_on_ready(evutil_socket_t fd, short what, void *user)
     struct listener *listener = user;
     struct listeners *all = listener->all;
 
+    int failures = 0;
+
     (void)what;
     for (int i = 0; i < ACCEPT_BUDGET && !all->resting; i++) {
         struct address from = {.len = sizeof(from.storage)};
@@ -249,6 +251,9 @@ static void listener_on_ready(evutil_socket_t fd, short what, void *user)
         if (accepted < 0) {
             if (!handle_accept_error(all, errno))
                 return;
+            /* Errors of single connections pass; nothing else for a whole budget does not. */
+            if (++failures == ACCEPT_BUDGET)
+                rest(all, errno);
             continue;
         }
         note_success(all);

@@ -21,8 +21,10 @@ def bin_dir():
 
 @pytest.fixture
 def folder():
-    """A folder of the test's own that other users may enter. pytest's tmp_path may be too long for a
-    unix socket."""
+    """
+    A folder of the test's own that other users may enter. pytest's tmp_path may be too long for a
+    unix socket.
+    """
     path = pathlib.Path(tempfile.mkdtemp(prefix="cliser-"))
     path.chmod(0o755)
     yield path
@@ -34,10 +36,10 @@ def start_server(request, bin_dir, folder):
     """
     Starts servers: start_server({"keepalive": {"interval": "100ms"}}) waits for its ready line.
 
-    The dict goes over harness.DEFAULTS; ini= gives the whole file instead. args, env, wrap (a command
-    that ends up running cliserd), limits ({RLIMIT_…: (soft, hard)}), user (a uid) and wait=False are
-    for tests about just that. A second server of the same test gets a folder of its own unless it is
-    given one with folder=.
+    The dict goes over harness.DEFAULTS; ini= gives the whole file instead. args, env, wrap (a
+    command that ends up running cliserd), limits ({RLIMIT_…: (soft, hard)}), user (a uid) and
+    wait=False are for tests about just that. A second server of the same test gets a folder of its
+    own unless it is given one with folder=.
     """
     started = request.node.stash[_servers] = []
 

@@ -168,7 +168,7 @@ class Session:
         raise AssertionError("that process does not have the other end")
 
     def _read(self, end, ends=False):
-        """Takes what comes. Returns False at the deadline, or at the end if the test waits for it."""
+        """Takes what comes. Returns False at the deadline, or at the end if the test awaits it."""
         self.sock.settimeout(max(end - time.monotonic(), 0.001))
         try:
             chunk = self.sock.recv(65536)

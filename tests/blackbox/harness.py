@@ -1,7 +1,8 @@
 """
 What the black-box tests share: real servers, and clients that speak the wire protocol byte by byte.
 
-Nothing here knows how cliserd works inside; everything comes from SPEC.md. The pieces:
+Nothing here knows how cliserd works inside; everything comes from docs/protocol.md and
+docs/configuration.md. The pieces:
 
   Server   one running cliserd with its own folder, ini file, port and database. Tests get it from
            the fixture start_server (conftest.py), which also ends it: the exit code has to be 0 and
@@ -13,8 +14,9 @@ Nothing here knows how cliserd works inside; everything comes from SPEC.md. The 
            innocent clients that must stay connected whatever is done to the server meanwhile.
   rows     the table `clients`, read the way an operator would: read-only, beside the server.
 
-Every line from a server is compared with the full list of lines that SPEC.md allows, so a wrong byte
-anywhere fails the test that happens to see it; so does a 130, which nothing in these tests orders.
+Every line from a server is compared with the full list of lines that docs/protocol.md allows, so a
+wrong byte anywhere fails the test that happens to see it; so does a 130, which nothing in these
+tests orders.
 
 Waiting is polling with a deadline. CLISER_TIME_SCALE stretches deadlines (a sanitizer build wants 3
 or so) and nothing else: intervals that the server is configured with stay as they are.
@@ -116,7 +118,7 @@ def sanitized():
 
 
 def merged(overrides):
-    """The test defaults with some keys replaced; a value of None takes a key out, of a section too."""
+    """The test defaults with some keys replaced; None takes out a key, or a section."""
     sections = {name: dict(keys) for name, keys in DEFAULTS.items()}
     for name, keys in (overrides or {}).items():
         if keys is None:
@@ -392,7 +394,7 @@ class Server:
         return int(re.search(r"VmRSS:\s+(\d+)", status).group(1))
 
     def set_limit(self, which, soft):
-        """Changes a soft limit of the running server; the hard one stays. Returns the old soft one."""
+        """Changes a soft limit of the running server; returns what it was. The hard one stays."""
         old, hard = resource.prlimit(self.pid, which)
         resource.prlimit(self.pid, which, (soft, hard))
         return old
@@ -495,7 +497,7 @@ class Client:
 
     def recv_line(self, timeout=5.0, scaled=True):
         """
-        The next line with its end, checked against SPEC.md. b"" at the end of the stream,
+        The next line with its end, checked by check_line(). b"" at the end of the stream,
         TimeoutError when none comes.
         """
         end = time.monotonic() + (limit(timeout) if scaled else timeout)
@@ -567,8 +569,10 @@ class Client:
                 return int(line[:3])
 
     def answer(self, until, rounds=None):
-        """Answers keep-alives until that moment (monotonic) or for so many rounds. Returns when each
-        of them came."""
+        """
+        Answers keep-alives until that moment (monotonic) or for so many rounds. Returns when each
+        of them came.
+        """
         times = []
         while (rounds is None or len(times) < rounds) and time.monotonic() < until:
             try:
@@ -656,8 +660,8 @@ class Swarm:
 
     def pump(self, seconds, until=None, scaled=True):
         """
-        Runs everyone until the question is answered with true, or for that long; for 0 seconds, what
-        is ready now. Returns whether it was answered so.
+        Runs everyone until the question is answered with true, or for that long; for 0 seconds,
+        what is ready now. Returns whether it was answered so.
         """
         end = time.monotonic() + (limit(seconds) if scaled else seconds)
         while until is None or not until():
@@ -873,8 +877,8 @@ _CLONE_FS, _CLONE_NEWNS, _CLONE_NEWNET = 0x200, 0x20000, 0x40000000
 
 def in_namespace_of(pid, kind, work):
     """
-    Does the work in the "net" or "mnt" namespace of that process, in a thread of its own, and returns
-    its result. A socket made there stays there.
+    Does the work in the "net" or "mnt" namespace of that process, in a thread of its own, and
+    returns its result. A socket made there stays there.
     """
     results = queue.Queue()
 

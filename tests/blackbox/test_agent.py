@@ -1,9 +1,10 @@
 """
-cliser-agent against a server that plays a part: what it answers, what it acts on, how it comes back.
+cliser-agent against a server that plays a part: what it answers, what it acts on, and how it comes
+back.
 
 The rule above all others: it acts on a 130 in a session that reached 140, and on nothing else. Each
-agent here has a command that leaves a mark, and every test that gives no order ends by looking for it.
-Pauses are read from the log, not waited for.
+agent here has a command that leaves a mark, and every test that gives no order ends by looking for
+it. Pauses are read from the log, not waited for.
 """
 
 import os
@@ -24,7 +25,7 @@ PROGRAM = BIN / "cliser-agent"
 pytestmark = pytest.mark.skipif(not PROGRAM.exists(),
                                 reason=f"no cliser-agent in {BIN}: build first, or set CLISER_BIN")
 
-# Every refusal of SPEC.md section 2 with what the client's next try is to be.
+# Every refusal in docs/protocol.md, "Refusals", with what the client's next try is to be.
 REFUSALS = {
     "400: protocol error": "long_pause",
     "408: timed out": "back_off",
@@ -87,7 +88,7 @@ class Agent:
 
 
 class Bench:
-    """What a test works with: a fake server, a password file, and a mark that the command leaves."""
+    """What a test works with: a fake server, a password file, and the mark of the command."""
 
     def __init__(self, folder, server):
         self.folder = folder
@@ -140,8 +141,8 @@ def bench(folder):
 @pytest.fixture(scope="module", autouse=True)
 def silent_handshakes(tmp_path_factory):
     """
-    Two agents whose handshakes stop, at the 110 and at the 140. They are given up after 30 s, which is
-    too long to wait for in one test: they wait beside all others.
+    Two agents whose handshakes stop, at the 110 and at the 140. They are given up after 30 s, which
+    is too long to wait for in one test: they wait beside all others.
     """
     if not PROGRAM.exists():
         yield None
@@ -363,8 +364,8 @@ def test_command_has_a_clean_environment(bench, folder):
     """A shell as from a login: no ignored signals, nothing of the agent's but its output."""
     report = folder / "report"
     agent, session = bench.connected(
-        command=f"grep -E '^Sig(Ign|Blk)' /proc/self/status > {report}; ls -l /proc/self/fd >> {report};"
-                f" echo done >> {report}")
+        command=f"grep -E '^Sig(Ign|Blk)' /proc/self/status > {report}; "
+                f"ls -l /proc/self/fd >> {report}; echo done >> {report}")
     session.order()
     wait_until(lambda: report.exists() and "done" in report.read_text())
     text = report.read_text()
@@ -411,7 +412,7 @@ def test_what_the_protocol_does_not_have_ends_the_session(bench, line):
 
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_no_refusal_acts_and_each_has_its_pause(bench, refusal):
-    """Before 140, and after: the session that reached it makes no difference to the kind of pause."""
+    """Before 140, and after: that a session reached it makes no difference to the kind of pause."""
     for connected in (False, True):
         agent = bench.start()
         session = bench.server.connected("web-1") if connected else bench.server.accept()
@@ -485,7 +486,8 @@ def test_stopped_during_the_delay_it_does_not_act(bench):
 def test_stopped_while_the_command_runs_it_leaves_it_running(bench, folder):
     go_on = folder / "go-on"
     agent, session = bench.connected(
-        command=f"touch {folder}/began; until test -e {go_on}; do sleep 0.02; done; {bench.command}")
+        command=f"touch {folder}/began; until test -e {go_on}; do sleep 0.02; done; "
+                f"{bench.command}")
     session.order()
     wait_until((folder / "began").exists)
     # As from a terminal: the whole process group of the agent.
@@ -499,7 +501,7 @@ def test_stopped_while_the_command_runs_it_leaves_it_running(bench, folder):
 # --- coming back --------------------------------------------------------------------------------
 
 
-def test_pause_doubles_until_a_session_reaches_140(bench):
+def test_pause_doubles_until_a_session_lasts(bench):
     agent = bench.start()
     for tries, ceiling in enumerate((1000, 2000, 4000), 1):
         session = bench.server.accept(seconds=6)
@@ -509,11 +511,18 @@ def test_pause_doubles_until_a_session_reaches_140(bench):
         pause, kind, counted = agent.wait_pause(tries)
         assert (kind, counted) == ("back_off", tries)
         assert pause <= ceiling
+    # Welcomed and dropped: of a server that dies at once there is nothing to be gained by hurrying.
     session = bench.server.accept(seconds=6)
     session.shake_hands("web-1")
     agent.wait_log(" connected ")
     session.close()
-    pause, kind, counted = agent.wait_pause(4)
+    assert agent.wait_pause(4)[1:] == ("back_off", 4)
+    session = bench.server.accept(seconds=10)
+    session.shake_hands("web-1")
+    session.send(b"100: keep alive\r\n")
+    session.expect(b"100\n")
+    session.close()
+    pause, kind, counted = agent.wait_pause(5)
     assert (kind, counted) == ("back_off", 1)
     assert pause <= 1000
 
@@ -637,8 +646,8 @@ def write_ini(bench, text):
 
 
 def run_to_the_end(*args, cwd=None, wrap=()):
-    return subprocess.run([*wrap, PROGRAM, *map(str, args)], capture_output=True, text=True, cwd=cwd,
-                          stdin=subprocess.DEVNULL, timeout=limit(10))
+    return subprocess.run([*wrap, PROGRAM, *map(str, args)], capture_output=True, text=True,
+                          cwd=cwd, stdin=subprocess.DEVNULL, timeout=limit(10))
 
 
 def test_file_has_the_options_names(bench):
@@ -670,7 +679,8 @@ def test_dashes_and_underscores_in_keys_are_the_same(bench):
 
 def test_options_count_more_than_the_file(bench):
     ini = write_ini(bench, "[agent]\nserver = 192.0.2.1:1\nid = from-file\n"
-                           "password_file = /nonexistent\non_shutdown = exit 1\nshutdown_delay = 1h\n")
+                           "password_file = /nonexistent\non_shutdown = exit 1\n"
+                           "shutdown_delay = 1h\n")
     agent = bench.run(ini, "-s", bench.server.name, "-i", "from-option", "-p", bench.password_file,
                       "-x", bench.command, "-d", "10ms", "-1")
     bench.server.connected("from-option").order()
@@ -698,13 +708,15 @@ def test_password_is_the_first_line_of_its_file(bench):
 
 
 def test_every_mistake_of_a_file_is_reported(bench):
-    ini = write_ini(bench, "[agent]\nserver = nowhere\nid = a b\nunknown = 1\nshutdown_delay = soon\n"
-                           "once = perhaps\npassword_file = /nonexistent/password\n[other]\nx = 1\n")
+    ini = write_ini(bench, "[agent]\nserver = nowhere\nid = a b\nunknown = 1\n"
+                           "shutdown_delay = soon\nonce = perhaps\n"
+                           "password_file = /nonexistent/password\n[other]\nx = 1\n")
     result = run_to_the_end(ini)
     assert result.returncode == 2
-    for line, text in {2: "server: .*HOST|server: .*:1111", 3: "id: .*A-Z", 4: "unknown key unknown",
-                       5: "shutdown_delay: .*soon", 6: "once: .*yes or no",
-                       7: "password_file: .*/nonexistent/password", 8: "unknown section"}.items():
+    for line, text in {2: "server: .*HOST|server: .*:1111", 3: "id: .*A-Z",
+                       4: "unknown key unknown", 5: "shutdown_delay: .*soon",
+                       6: "once: .*yes or no", 7: "password_file: .*/nonexistent/password",
+                       8: "unknown section"}.items():
         assert re.search(rf"(?m)^cliser-agent: {re.escape(str(ini))}:{line}: .*({text})",
                          result.stderr), (line, result.stderr)
     assert len(result.stderr.splitlines()) == 7
@@ -751,7 +763,8 @@ def test_password_that_cannot_be_one_is_refused(bench, content):
 def test_command_that_inih_would_cut_is_refused(bench):
     """"sync ; poweroff" must not become "sync"."""
     ini = write_ini(bench, f"[agent]\nserver = {bench.server.name}\nid = a\n"
-                           f"password_file = {bench.password_file}\non_shutdown = sync ; poweroff\n")
+                           f"password_file = {bench.password_file}\n"
+                           "on_shutdown = sync ; poweroff\n")
     result = run_to_the_end(ini)
     assert result.returncode == 2
     assert f"{ini}:5: on_shutdown would be cut" in result.stderr
@@ -777,7 +790,8 @@ def test_help_and_version():
 
 def test_real_server_keeps_it_and_stops_without_an_order(start_server, bench):
     server = start_server({"auth": {"password": PASSWORD},
-                           "keepalive": {"interval": "50ms", "misses": "2", "require_reply": "yes"}})
+                           "keepalive": {"interval": "50ms", "misses": "2",
+                                         "require_reply": "yes"}})
     agent = bench.start(server=f"127.0.0.1:{server.port}")
     server.wait_log(r" connected .*cid=web-1")
     agent.wait_log(" connected ")

@@ -157,7 +157,8 @@ def test_good_value_is_taken(check, section, key, value):
 # --- what is an error ---------------------------------------------------------------------------
 
 BAD_VALUES = [
-    ("server", "max_clients", ["0", "-1", "many", "1.5", "10x", "99999999999999999999", "0x10", ""]),
+    ("server", "max_clients", ["0", "-1", "many", "1.5", "10x", "99999999999999999999", "0x10",
+                               ""]),
     ("server", "backlog", ["0", "-5", "none", ""]),
     ("server", "reuse_port", ["maybe", "2", ""]),
     ("server", "drain", ["30", "-1s", "soon", ""]),

@@ -10,8 +10,8 @@ from harness import BIN, ROOT, SANITIZER_REPORTS, limit
 
 PROGRAM = BIN / "cliser-example"
 
-pytestmark = pytest.mark.skipif(not PROGRAM.exists(),
-                                reason=f"no cliser-example in {BIN}: build first, or set CLISER_BIN")
+pytestmark = pytest.mark.skipif(
+    not PROGRAM.exists(), reason=f"no cliser-example in {BIN}: build first, or set CLISER_BIN")
 
 
 class Example:
@@ -66,9 +66,9 @@ def test_lines_may_come_byte_by_byte_and_together(server):
     assert example.finish()[0] == 0
 
 
-@pytest.mark.parametrize("line, why", [("410: wrong password", 410), ("499: of a newer server", 499),
-                                       ("130: shutdown sys", -1), ("hello", -1), (b"x" * 300, -1),
-                                       (b"11\x000: qual a senha\r\n", -1), (b"", 0), (b"110", 0)])
+@pytest.mark.parametrize("line, why", [
+    ("410: wrong password", 410), ("499: of a newer server", 499), ("130: shutdown sys", -1),
+    ("hello", -1), (b"x" * 300, -1), (b"11\x000: qual a senha\r\n", -1), (b"", 0), (b"110", 0)])
 def test_every_other_end_is_a_failure_that_shuts_nothing_down(server, line, why):
     example = start(server)
     session = server.accept()

@@ -212,7 +212,8 @@ def test_id_with_any_other_byte_is_refused(server):
 
 
 @pytest.mark.parametrize("cid", ["x" * 65, "x" * 200, " web", "web ", "web 1", "\tweb", "web\r",
-                                 "\u202eweb", "caf\u00e9", '"><script>', "a\\nb", "{}", "*", "web/1"])
+                                 "\u202eweb", "caf\u00e9", '"><script>', "a\\nb", "{}", "*",
+                                 "web/1"])
 def test_id_outside_the_grammar_is_refused(server, cid):
     with Client(server) as client:
         client.authenticate()
@@ -291,7 +292,8 @@ def test_other_protocols_are_refused_within_a_second(server, hello, refusal):
     assert server.rows() == {}
 
 
-@pytest.mark.parametrize("line", ["100", "110: qual a senha", "120", "130", "140: Connected", "460"])
+@pytest.mark.parametrize("line", ["100", "110: qual a senha", "120", "130", "140: Connected",
+                                  "460"])
 def test_server_code_as_a_password_skips_no_step(server, line):
     with Client(server) as client:
         client.expect(ASK_PASSWORD)
@@ -301,13 +303,13 @@ def test_server_code_as_a_password_skips_no_step(server, line):
 
 # --- the deadline -------------------------------------------------------------------------------
 
-TIMEOUT = 0.6
+TIMEOUT = 0.8
 
 
 def assert_on_time(client, start=None):
     """408 came at the deadline: not before, and not much later."""
     waited = time.monotonic() - (start or client.opened)
-    assert TIMEOUT - 0.05 <= waited <= TIMEOUT + 0.4 * SCALE, f"408 after {waited:.3f} s"
+    assert TIMEOUT - 0.05 <= waited <= TIMEOUT + 0.3 * SCALE, f"408 after {waited:.3f} s"
 
 
 @pytest.fixture
@@ -326,7 +328,7 @@ def test_silent_client_is_timed_out_at_the_deadline(hurried):
 def test_client_silent_at_the_id_is_timed_out_at_the_same_deadline(hurried):
     with Client(hurried) as client:
         client.expect(ASK_PASSWORD)
-        time.sleep(TIMEOUT / 2)
+        time.sleep(TIMEOUT - 0.15)
         client.send_line("secret")
         client.expect(ASK_ID)
         assert client.recv_line() == REFUSALS[408]

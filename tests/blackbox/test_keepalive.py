@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from harness import (KEEP_ALIVE, REFUSALS, Client, SCALE, Swarm, Witness, in_namespace_of,
-                     limit, needs_network, server_side_of, wait_until)
+from harness import (ASK_PASSWORD, KEEP_ALIVE, REFUSALS, Client, SCALE, Swarm, Witness,
+                     in_namespace_of, limit, needs_network, server_side_of, wait_until)
 
 TCP_USER_TIMEOUT = 18
 
@@ -163,6 +163,35 @@ def test_stopped_server_drops_nobody_who_answered_meanwhile(start_server):
     assert "timed_out" not in server.log_text()
 
 
+def test_answer_behind_a_crowd_in_the_kernel_counts_before_its_client_is_judged(start_server):
+    # More is ready after the stall than an event loop is told of at once; the answer comes last.
+    server = start_server({**keepalive("300ms", 1, "yes"), "limits": {"handshake_timeout": "10h"}})
+    with Client(server).handshake("web-1") as client:
+        crowd = []
+        client.answer(time.monotonic() + limit(5), rounds=1)
+        for _ in range(300):
+            crowd.append(Client(server))
+            crowd[-1].expect(ASK_PASSWORD)
+            while True:
+                try:
+                    line = client.recv_line(0, scaled=False)
+                except TimeoutError:
+                    break
+                assert line == KEEP_ALIVE
+                client.send_line("100")
+        for _ in range(3):
+            client.expect(KEEP_ALIVE)
+            server.signal(signal.SIGSTOP)
+            for other in crowd:
+                other.send(b"x")
+            client.send_line("100")
+            time.sleep(0.5)  # the next one is due, and none may stay unanswered
+            server.signal(signal.SIGCONT)
+        client.expect(KEEP_ALIVE)
+    for other in crowd:
+        other.close()
+
+
 def test_stopped_server_still_drops_the_silent_afterwards(start_server):
     server = start_server(keepalive("100ms", 2, "yes"))
     with Client(server).handshake("silent") as client:
@@ -236,6 +265,7 @@ def test_client_that_never_answers_is_dropped_when_its_network_dies(start_server
 
 @pytest.mark.parametrize("interval,misses,expected", [("10s", 3, "40s"), ("100ms", 3, "400ms"),
                                                       ("30s", 1, "1m")])
-def test_start_up_log_says_how_long_the_dead_can_look_alive(start_server, interval, misses, expected):
+def test_start_up_log_says_how_long_the_dead_can_look_alive(start_server, interval, misses,
+                                                            expected):
     server = start_server(keepalive(interval, misses))
     server.wait_log(rf" keepalive .*dead_client_max={expected}(\s|$)")

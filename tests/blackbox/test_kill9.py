@@ -1,6 +1,6 @@
 """
-A server that is killed in the middle of a crowd: whoever has read its 140 is known to the next server,
-with the sid it had, disconnected.
+A server that is killed in the middle of a crowd: whoever has read its 140 is known to the next
+server, with the sid it had, disconnected.
 """
 
 import os
@@ -51,7 +51,8 @@ def test_kill_9_under_connecting_clients_loses_nobody_who_read_140(start_server,
             table = {cid: (sid, cstatus) for cid, sid, cstatus in
                      connection.execute("SELECT cid, sid, cstatus FROM clients")}
         lost = [cid for cid in told if cid not in table]
-        assert not lost, f"round {round_}: {len(lost)} of {len(told)} that read 140 are lost: {lost[:5]}"
+        assert not lost, \
+            f"round {round_}: {len(lost)} of {len(told)} that read 140 are lost: {lost[:5]}"
         for cid in told:
             if cid not in sids:
                 sids[cid] = table[cid][0]

@@ -216,7 +216,8 @@ def test_out_of_descriptors_pauses_accepting_without_spinning_and_resumes(start_
 
 
 def test_raised_limit_ends_the_pause(start_server):
-    server = start_server({"keepalive": {"interval": "100ms"}, "limits": {"handshake_timeout": "10h"}})
+    server = start_server({"keepalive": {"interval": "100ms"},
+                           "limits": {"handshake_timeout": "10h"}})
     with Witness(server) as witness, Swarm(server) as flood:
         old = run_out(server, 3)
         flood.add_all([None] * 20)

@@ -265,8 +265,8 @@ def test_syslog_gets_every_event_with_its_severity(start_server, folder, form):
         assert outcome(server, "web-1") == 140
         messages = syslog_until(daemon, r"\bdisconnected\b.*web-1")
         for message in messages:
-            found = re.fullmatch(r"<(\d+)>(?:\w{3} [ \d]\d \d\d:\d\d:\d\d )?cliserd\[(\d+)\]: (.*)\n?",
-                                 message)
+            found = re.fullmatch(
+                r"<(\d+)>(?:\w{3} [ \d]\d \d\d:\d\d:\d\d )?cliserd\[(\d+)\]: (.*)\n?", message)
             assert found, message
             facility, severity = divmod(int(found.group(1)), 8)
             assert facility == 3 and severity in (3, 4, 6, 7)

@@ -1,4 +1,4 @@
-"""Every way a client is refused or dropped: the exact last line, or none, and that it can be read."""
+"""Every way a client is refused or dropped: its last line, or none, and that it can be read."""
 
 import contextlib
 import resource
@@ -82,7 +82,7 @@ def provoke_431(server):
 def provoke_450(server):
     server.others = [Client(server).handshake("web-1")]
     client = Client(server)
-    # At the door or at the desk: SPEC.md leaves open how far a client gets that finds no room.
+    # At the door or at the desk: the protocol leaves open how far a client gets without room.
     with contextlib.suppress(OSError):
         client.send(b"secret\nweb-2\n")
     return client
@@ -155,6 +155,9 @@ def test_refused_client_reads_nothing_without_explanations(start_server, code, p
         assert server.wait_exit() == 0
 
 
+# The server ends its own side, and reads and forgets for a while what the client still sends.
+# Closing at once would reset the connection, and the reset takes the last line away from clients of
+# some systems.
 @pytest.mark.parametrize("connected", [False, True], ids=["handshake", "connected"])
 def test_refusal_is_readable_while_the_client_keeps_sending(start_server, connected):
     server = start_server({"keepalive": QUIET})
@@ -164,28 +167,30 @@ def test_refusal_is_readable_while_the_client_keeps_sending(start_server, connec
                 client.handshake("web-1")
             else:
                 client.expect(ASK_PASSWORD)
+            failures = []
 
-            def send_a_megabyte(client=client):
-                # The server may close before all of it is through; what counts is what we can read.
-                with contextlib.suppress(OSError):
+            def send_a_megabyte(client=client, failures=failures):
+                try:
                     for _ in range(64):
                         client.send(b"x" * 16384)
+                except OSError as failure:
+                    failures.append(failure)
 
             sender = threading.Thread(target=send_a_megabyte)
             sender.start()
             client.expect_refusal(400)
             sender.join()
+            assert not failures
         wait_until(lambda: not connected or server.rows()["web-1"]["cstatus"] == 0)
 
 
-def test_refusal_is_readable_after_a_full_send_buffer(server):
-    # The client reads only when it has sent all it can: a reset would have eaten the line by then.
+def test_refusal_is_readable_by_a_client_that_first_sends_everything(server):
     with Client(server) as client:
         client.expect(ASK_PASSWORD)
         client.send(b"wrong\n")
-        with contextlib.suppress(OSError):
-            client.send(b"y" * 200000)
-        time.sleep(0.2)
+        for _ in range(20):
+            client.send(b"y" * 10000)
+            time.sleep(0.01)
         client.expect_refusal(410)
 
 

@@ -1,4 +1,4 @@
-"""What is kept about clients, when it is on disk, and what happens when the disk does not play along."""
+"""What is kept about clients, when it is on disk, and what if the disk does not play along."""
 
 import contextlib
 import os
@@ -14,10 +14,11 @@ import time
 import pytest
 
 from harness import (ASK_ID, ASK_PASSWORD, BIN, CONNECTED, REFUSALS, Client, Swarm, Witness,
-                     connected_ids, holds_for, in_namespace_of, ini_text, limit, merged, needs_mounts,
-                     needs_root, reading, rows, run, wait_until)
+                     connected_ids, holds_for, in_namespace_of, ini_text, limit, merged,
+                     needs_mounts, needs_root, reading, rows, run, wait_until)
 
-COLUMNS = ["sid", "cid", "cip", "cport", "cstatus", "since", "last_seen", "rtt_ms", "reason", "node"]
+COLUMNS = ["sid", "cid", "cip", "cport", "cstatus", "since", "last_seen", "rtt_ms", "reason",
+           "node"]
 
 
 def sids(server):
@@ -557,8 +558,8 @@ def refuse_until_451(server, prefix, attempts=2000):
 
 def assert_outage(server, witness, leaver, heal, look=lambda work: work()):
     """
-    Everything that SPEC.md section 4 promises while the disk takes nothing, and afterwards. look does
-    what is to be done where the database can be seen.
+    Everything that docs/configuration.md, [registry], promises while the disk takes nothing, and
+    afterwards. look does what is to be done where the database can be seen.
     """
     taken = refuse_until_451(server, "during")
     server.wait_log(" error store_failed ")

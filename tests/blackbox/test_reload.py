@@ -127,7 +127,8 @@ def test_reload_without_a_change_changes_nothing(start_server):
 
 @pytest.mark.parametrize("section,key,value", [
     ("registry", "path", "elsewhere.db"), ("registry", "store", "memory"),
-    ("server", "listen", "127.0.0.1:1"), ("server", "user", "root"), ("server", "reuse_port", "yes")])
+    ("server", "listen", "127.0.0.1:1"), ("server", "user", "root"),
+    ("server", "reuse_port", "yes")])
 def test_key_that_needs_a_restart_is_warned_about_and_the_rest_applied(server, section, key, value):
     mark = server.mark_log()
     server.reload({section: {key: value}, "auth": {"password": "next"}})

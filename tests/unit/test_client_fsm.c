@@ -1,6 +1,6 @@
 /*
  * The client's state machine: every state with every event against a second table, written by hand
- * from SPEC.md section 2; above all, that nothing but a 130 shuts a machine down.
+ * from docs/protocol.md; above all, that nothing but a 130 shuts a machine down.
  */
 #include "cliser/client_fsm.h"
 
@@ -436,7 +436,7 @@ static void longest_password_and_id_go_out_whole(void **unused)
     assert_int_equal(strspn(strstr(fake.trace, "send iii") + 5, "i"), sizeof(id));
 }
 
-/* SPEC.md section 2, third column of the refusals. */
+/* docs/protocol.md, "Refusals", third column. */
 static enum proto_retry retry_by_specification(int refusal)
 {
     switch (refusal) {

@@ -1,4 +1,4 @@
-/* Reasons: one word each, and the refusals of SPEC.md section 2 that belong to them. */
+/* Reasons: one word each, and the refusals of docs/protocol.md that belong to them. */
 #include "registry/reason.h"
 
 #include "cliser/proto.h"

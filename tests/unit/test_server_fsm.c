@@ -1,6 +1,6 @@
 /*
  * The server's state machine: every state with every event against a second table, written by hand
- * from SPEC.md sections 2 and 3; then the rules that need more than one event.
+ * from docs/protocol.md; then the rules that need more than one event.
  */
 #include "cliser/server_fsm.h"
 
