@@ -4,6 +4,10 @@ include(CMakePackageConfigHelpers)
 install(TARGETS cliserd cliser-agent cliser-stress RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(FILES cliser.ini DESTINATION ${CMAKE_INSTALL_SYSCONFDIR}/cliser)
 
+# The units name the programs where a distribution's package would put them.
+install(FILES packaging/systemd/cliserd.service packaging/systemd/cliser-agent.service
+  DESTINATION ${CMAKE_INSTALL_DATADIR}/cliser/systemd)
+
 install(TARGETS cliser EXPORT cliser-targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY include/cliser DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})

@@ -84,6 +84,7 @@ void log_write(enum log_level level, const char *event, const struct log_field *
 /*
  * Says something to whoever started the program, whatever the level: as a plain line on stderr, or
  * as an event with the field "message" when that is where JSON goes. To syslog it goes as well.
+ * May wait for stderr: at the start only.
  */
 void log_announce(const char *event, const char *text);
 

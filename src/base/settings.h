@@ -87,7 +87,7 @@ const struct setting *settings_find(const struct setting *table, size_t rows, co
 /* Do both structs hold the same value for this row? */
 bool settings_equal(const struct setting *row, const void *left, const void *right);
 
-/* Frees what the struct owns by this table and zeroes it. */
+/* Frees what the struct owns by this table, and empties those members. */
 void settings_clear(const struct setting *table, size_t rows, void *out);
 
 /* Adds a copy of an item to a list; aborts when memory is out. */

@@ -9,7 +9,8 @@
 
 /*
  * Sets the value of this row at place from text; a list gets one or more items more, which remember
- * the line. Returns 0, or -1 with what would be right in message and the value as it was.
+ * the line. Returns 0, or -1 with what would be right in message; a list may have got some of the
+ * items then.
  */
 int settings_value_set(const struct setting *row, void *place, const char *text, unsigned line,
                        char *message, size_t message_size);

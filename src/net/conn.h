@@ -71,8 +71,9 @@ struct conn *conn_new(struct conn_env *env, int fd, const struct peer_address *p
                       struct moment now);
 
 /*
- * Takes a closing connection further: returns true when it can be freed now, false when it has to
- * wait for the peer, until linger_until_us at the latest.
+ * Takes a closing connection further, when it has come to be dying or its time to linger is over:
+ * returns true when it can be freed now, false when it has to wait for the peer, until
+ * linger_until_us at the latest.
  */
 bool conn_finish(struct conn *conn, struct moment now);
 

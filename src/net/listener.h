@@ -17,7 +17,7 @@ struct listeners;
 
 struct listeners_options {
     char *const *addresses; /* as address_parse() reads them */
-    size_t count;
+    size_t count;           /* 1 or more */
     uint64_t backlog;
     bool reuse_port;
     unsigned user_timeout_ms; /* TCP_USER_TIMEOUT of the connections */
@@ -28,7 +28,7 @@ typedef void listener_accept_fn(void *user, int fd, const struct address *from);
 
 /*
  * Opens every address and listens on it. Connections are not accepted before listeners_start().
- * Returns NULL with what is wrong in message, and nothing stays open.
+ * Returns NULL with what is wrong in message, and nothing stays open. Aborts when memory is out.
  */
 struct listeners *listeners_open(const struct listeners_options *options, char *message,
                                  size_t message_size);

@@ -25,7 +25,7 @@ struct server_options {
 
 /*
  * Everything it gets but the options must outlive it; the listeners become owned. Returns NULL when
- * memory is out.
+ * memory is out; the listeners are the caller's then.
  */
 struct server *server_new(const struct server_options *options, struct event_base *base,
                           struct listeners *listeners, struct sessions *sessions,
@@ -35,15 +35,17 @@ struct server *server_new(const struct server_options *options, struct event_bas
  * when the event loop itself failed. */
 int server_run(struct server *server);
 
-/* The addresses that are listened on, as in the "ready" line; written to buf, cut to its size. */
+/* The addresses that are listened on, as in the "ready" line; written to buf, cut to its size.
+ * Only while it serves. */
 void server_describe(const struct server *server, char *buf, size_t size);
 
-/* Options that take effect from now on; max_connections stays as it was. */
+/* Options that take effect from now on; nobody is disconnected. */
 void server_reload(struct server *server, const struct server_options *options);
 
 /*
  * Stops: closes the listeners, ends every session with REASON_STOPPED and without a line, commits.
- * Called again: ends server_run() with this turn. From event callbacks only.
+ * Those who were refused just before have up to 2 s to read why. Called again: ends server_run()
+ * with this turn. From event callbacks only.
  */
 void server_stop(struct server *server);
 

@@ -23,7 +23,7 @@ struct probe;
 
 /*
  * One client. Created and freed by the registry only; read by everyone. The fields behind "live"
- * belong to session.c.
+ * belong to session/claim.c.
  */
 struct registry_record {
     UT_hash_handle hh;

@@ -97,7 +97,8 @@ struct sessions *sessions_new(const struct sessions_options *options, struct reg
                               struct credentials *credentials, const struct session_ops *ops,
                               struct moment now);
 
-/* store_open() wants sessions_on_answer() and this very struct, so it comes second. */
+/* store_open() wants sessions_on_answer() and this very struct as its user, so the store comes
+ * second; it must outlive all. An answer may end the session it is for, or bring it to 140. */
 void sessions_set_store(struct sessions *all, struct store *store);
 void sessions_on_answer(void *all, const struct store_answer *answer, struct moment now);
 
@@ -153,7 +154,8 @@ void session_bad_line(struct session *session, int error, struct moment now);
 
 /*
  * Ends a session that is not over, for this reason; the refusal that belongs to the reason is sent.
- * On one that is over does nothing.
+ * On one that is over does nothing. Like session_line() and sessions_tick(), it may end other
+ * sessions too and register a newcomer in one's place: walk no list across it.
  */
 void session_end(struct session *session, enum reason reason, struct moment now);
 

@@ -54,7 +54,7 @@ typedef void store_answer_fn(void *user, const struct store_answer *answer, stru
  * Opens the store and loads its records into the empty registry. Those it finds connected are
  * marked disconnected with REASON_CRASH, there and in memory; nothing is removed. The options and
  * the registry must outlive the store. Returns NULL with what is wrong, and what would be right, in
- * message: a file that is broken, newer or not ours is left as it is.
+ * message: a file that is broken, newer or not ours is left as it is. Aborts when memory is out.
  */
 struct store *store_open(const struct store_options *options, struct registry *registry,
                          store_answer_fn *on_answer, void *user, char *message,
