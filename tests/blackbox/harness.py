@@ -182,7 +182,7 @@ class Server:
     """One cliserd. Made by the fixture start_server; see there for the arguments."""
 
     def __init__(self, folder, ini, args=(), env=None, wrap=(), limits=None, user=None,
-                 close_fds_012=False, wait=True, stderr_pipe_bytes=None):
+                 without_fds=(), wait=True, stderr_pipe_bytes=None):
         self.folder = pathlib.Path(folder)
         self.ini = self.folder / "cliser.ini"
         self.db = self.folder / "cliser.db"
@@ -195,7 +195,7 @@ class Server:
         self._news = threading.Condition()
         self._log_mode = "read"
         self._limits = limits or {}
-        self._close_012 = close_fds_012
+        self._without_fds = without_fds
 
         self.ini.write_bytes(ini if isinstance(ini, bytes) else ini.encode())
         read_end, write_end = os.pipe()
@@ -222,9 +222,8 @@ class Server:
         _libc.prctl(_PR_SET_PDEATHSIG, signals.SIGKILL, 0, 0, 0)
         for which, value in self._limits.items():
             resource.setrlimit(which, value)
-        if self._close_012:
-            for fd in (0, 1, 2):
-                os.close(fd)
+        for fd in self._without_fds:
+            os.close(fd)
 
     @property
     def pid(self):

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from harness import (ASK_PASSWORD, REFUSALS, Client, SCALE, Swarm, Witness, connected_ids, limit,
-                     wait_until)
+from harness import (ASK_ID, ASK_PASSWORD, CONNECTED, REFUSALS, Client, SCALE, Swarm, Witness,
+                     connected_ids, limit, wait_until)
 
 
 def outcome(server, cid="probe"):
@@ -48,6 +48,29 @@ def test_crowd_at_max_clients_fills_it_exactly(start_server):
         assert {member.code for member in swarm.members if member.code} == {450}
         swarm.pump(0.5, scaled=False)
         assert swarm.count("connected") == 40
+
+
+def test_silent_connections_are_no_clients_and_keep_none_out(start_server):
+    server = start_server({"server": {"max_clients": 20}, "limits": {"handshake_timeout": "10h"}})
+    silent = [Client(server) for _ in range(100)]
+    for client in silent:
+        client.expect(ASK_PASSWORD)
+    clients = [Client(server).handshake(f"web-{n}") for n in range(20)]
+    assert outcome(server) == 450
+    assert connected_ids(server.db) == {f"web-{n}" for n in range(20)}
+    for client in silent + clients:
+        client.expect_silence(0)
+    # As soon as one has left, there is room for one of those who were silent so far.
+    clients.pop().close()
+    wait_until(lambda: len(connected_ids(server.db)) == 19)
+    late = silent.pop()
+    late.send_line("secret")
+    late.expect(ASK_ID)
+    late.send_line("late")
+    late.expect(CONNECTED)
+    assert outcome(server) == 450
+    for client in [*silent, *clients, late]:
+        client.close()
 
 
 # --- max_pending --------------------------------------------------------------------------------

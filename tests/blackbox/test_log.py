@@ -202,10 +202,11 @@ def test_pipe_that_nobody_holds_any_more_is_no_end(start_server):
         witness.check(max_gap=1.0)
 
 
-def test_server_started_without_standard_descriptors_writes_no_log_into_its_database(start_server,
-                                                                                    folder):
+@pytest.mark.parametrize("closed", [(2,), (1, 2), (0, 1, 2)], ids=["stderr", "both", "all"])
+def test_server_started_without_standard_descriptors_serves_and_keeps_its_database(
+        start_server, folder, closed):
     server = start_server({"server": {"listen": f"unix:{folder}/wire.sock"},
-                           "log": {"level": "debug"}}, close_fds_012=True, wait=False)
+                           "log": {"level": "debug"}}, without_fds=closed, wait=False)
 
     def is_up():
         with contextlib.suppress(OSError), Client(folder / "wire.sock") as client:
@@ -216,9 +217,13 @@ def test_server_started_without_standard_descriptors_writes_no_log_into_its_data
     for number in range(30):
         with Client(folder / "wire.sock") as client:
             client.handshake(f"web-{number}")
-    with reading(server.db) as connection:
-        assert connection.execute("PRAGMA quick_check").fetchone()[0] == "ok"
-    assert server.stop() == 0
+    for is_running in (True, False):
+        with reading(server.db) as connection:
+            assert connection.execute("PRAGMA quick_check").fetchone()[0] == "ok"
+        assert set(server.rows()) == {f"web-{number}" for number in range(30)}
+        if is_running:
+            assert server.stop() == 0
+    # What is written to the first descriptors goes nowhere: neither into a file nor to a client.
     for path in folder.glob("cliser.db*"):
         assert b"connected serial" not in path.read_bytes()
 

@@ -469,8 +469,25 @@ def foreign_application(start_server, folder):
         connection.commit()
 
 
+def change_one_row(start_server, folder, change):
+    db = fill_database(start_server, folder, count=3)
+    with contextlib.closing(sqlite3.connect(db)) as connection:
+        assert connection.execute(f"UPDATE clients SET {change} WHERE sid = 2").rowcount == 1
+        connection.commit()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def impossible_port(start_server, folder):
+    change_one_row(start_server, folder, "cport = 70000")
+
+
+def impossible_negative_port(start_server, folder):
+    change_one_row(start_server, folder, "cport = -1")
+
+
 BROKEN = [corrupt_garbage, corrupt_text, corrupt_truncated, corrupt_torn_header, corrupt_middle,
-          newer_schema, foreign_database, foreign_database_with_such_a_table, foreign_application]
+          newer_schema, foreign_database, foreign_database_with_such_a_table, foreign_application,
+          impossible_port, impossible_negative_port]
 
 
 @pytest.mark.parametrize("break_it", BROKEN, ids=lambda f: f.__name__.replace("_", "-"))
@@ -665,6 +682,36 @@ def test_foreign_lock_blocks_neither_the_loop_nor_the_connected(start_server):
         wait_until(can_register, seconds=15, what="a registration after the lock")
         witness.check()
         assert server.rows()["after"]["sid"]
+
+
+HARMS = {
+    "removed": lambda wal: wal.unlink(),
+    "emptied": lambda wal: os.truncate(wal, 0),
+    "replaced": lambda wal: (wal.unlink(), wal.write_bytes(b"x" * 100000)),
+    "removed-with-its-index": lambda wal: (wal.unlink(), wal.with_name("cliser.db-shm").unlink()),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS.keys())
+def test_log_lost_under_the_server_is_made_good_by_the_next_commit(start_server, folder, harm):
+    expected = []
+    server = start_server()
+    # In a while of rest everything would be in the database itself: harm and kill come before that.
+    for round_ in range(3):
+        with contextlib.ExitStack() as clients:
+            for number in range(20):
+                expected.append(f"web-{round_}-{number}")
+                clients.enter_context(Client(server)).handshake(expected[-1])
+            harm(folder / "cliser.db-wal")
+            expected.append(f"next-{round_}")
+            clients.enter_context(Client(server)).handshake(expected[-1])
+            server.kill()
+        server = restarted(start_server, server)
+        assert quick_check(server.db) == "ok"
+        table = server.rows()
+        assert {cid: row["sid"] for cid, row in table.items()} == {
+            cid: sid for sid, cid in enumerate(expected, 1)}
+        assert {(row["cstatus"], row["reason"]) for row in table.values()} == {(0, "crash")}
 
 
 def test_database_deleted_under_the_server_hurts_no_session(start_server):

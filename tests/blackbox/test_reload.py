@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from harness import KEEP_ALIVE, Client, Witness, ini_text, limit, merged, wait_until
+from harness import (KEEP_ALIVE, Client, Swarm, Witness, connected_ids, ini_text, limit, merged,
+                     wait_until)
 
 
 def outcome(server, password, cid="probe"):
@@ -87,6 +88,18 @@ def test_reload_changes_max_pending(start_server):
     for client in waiting:
         client.close()
     wait_until(lambda: outcome(server, "secret") == 140)
+
+
+def test_reload_that_raises_max_clients_finds_the_descriptors_for_it(start_server):
+    server = start_server({"server": {"max_clients": 10}},
+                          limits={resource.RLIMIT_NOFILE: (100, 5000)})
+    server.reload({"server": {"max_clients": 300}})
+    with Swarm(server) as swarm:
+        for number in range(200):
+            swarm.add(f"web-{number}")
+            swarm.settle()
+        assert [member.code for member in swarm.members if member.code] == []
+        assert len(connected_ids(server.db)) == swarm.count("connected") == 200
 
 
 def test_reload_changes_log_level_and_format(server):
@@ -199,11 +212,20 @@ def test_all_errors_of_a_broken_file_are_logged(server):
         server.wait_log(re.escape(str(server.ini)) + rf":{number}\b", start=mark)
 
 
-def test_shipped_password_is_not_taken_beyond_loopback_by_a_reload(start_server):
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "127.0.0.1:0"], ids=["as-before", "now-loopback"])
+@pytest.mark.parametrize("key,value", [("password", "cliser"), ("password_file", "shipped")])
+def test_shipped_password_is_not_taken_beyond_loopback_by_a_reload(start_server, folder, key, value,
+                                                                   listen):
+    """Where the server listens is what the start said; the new file only says where it will."""
+    (folder / "shipped").write_text("cliser\n")
     server = start_server({"server": {"listen": "0.0.0.0:0"}})
     server.address = ("127.0.0.1", server.port)
-    server.reload({"auth": {"password": "cliser"}}, event="reload_failed")
+    server.reload({"server": {"listen": listen}, "auth": {"password": None, key: value}},
+                  event="reload_failed")
+    number = server.ini.read_text().splitlines().index(f"{key} = {value}") + 1
+    server.wait_log(rf"\breload_failed\b.*{re.escape(str(server.ini))}:{number}\b")
     assert (outcome(server, "cliser"), outcome(server, "secret")) == (410, 140)
+    assert not server.find_log(r"\b(reloaded|restart_needed)\b")
 
 
 # --- under stress -------------------------------------------------------------------------------

@@ -136,6 +136,28 @@ def test_drain_spreads_460_over_its_time_and_takes_no_newcomers(start_server):
         (0, "restarting")}
 
 
+def test_drain_stays_spread_while_a_client_chatters(start_server):
+    server = start_server({"server": {"drain": "2s"}})
+    with Swarm(server) as swarm:
+        swarm.add_all(f"web-{n}" for n in range(30))
+        swarm.settle()
+        # Who has been connected for longest may be told first, so the one that chatters came last.
+        chatterer = swarm.members[-1]
+        start = time.monotonic()
+        server.signal(signal.SIGQUIT)
+        while swarm.selector.get_map() and time.monotonic() < start + limit(10):
+            with contextlib.suppress(OSError):
+                chatterer.sock.send(b"100\n")
+            swarm.pump(0.005, scaled=False)
+        ends = sorted(member.ended - start for member in swarm.members)
+        assert [member.code for member in swarm.members] == [460] * 30
+    for third in range(3):
+        inside = sum(third * 2 / 3 <= end < (third + 1) * 2 / 3 + 0.1 for end in ends)
+        assert inside >= 5, f"{inside} of 30 in third {third + 1}: {ends}"
+    assert ends[-1] <= 2 + limit(0.5)
+    assert server.wait_exit() == 0
+
+
 def test_drain_keeps_those_alive_who_still_wait(start_server):
     server = start_server({"server": {"drain": "1500ms"},
                            "keepalive": {"interval": "100ms", "misses": 2, "require_reply": "yes"}})
@@ -207,7 +229,8 @@ def test_client_that_does_not_close_after_460_does_not_hold_the_drain_up(start_s
 
 
 @pytest.mark.parametrize("number", [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGCHLD,
-                                    signal.SIGWINCH, signal.SIGURG, signal.SIGCONT],
+                                    signal.SIGWINCH, signal.SIGURG, signal.SIGCONT,
+                                    signal.SIGUSR1, signal.SIGUSR2],
                          ids=lambda number: number.name)
 def test_signal_disturbs_nobody(start_server, number):
     server = start_server({"keepalive": {"interval": "100ms"}})
