@@ -47,7 +47,7 @@ static const struct setting table[] = {
                          .help = "shell command that shuts this machine down"},
     [KEY_SHUTDOWN_DELAY] = {SECTION, "shutdown_delay", SETTING_DURATION, AT(shutdown_delay_ms),
                             .maximum = MAX_DELAY_MS, .def = "0s",
-                            .help = "pause between the order and the command (default: 0s)"},
+                            .help = "pause between order and command (default: 0s)"},
     [KEY_ONCE] = {SECTION, "once", SETTING_BOOL, AT(once), .def = "no",
                   .help = "one session, then exit"},
 };
@@ -228,24 +228,22 @@ static void print_help(void)
     char name[32];
     char left[64];
 
-    printf(
-        "Usage: " PROGRAM " [OPTION]... [FILE]\n"
-        "Keeps this machine connected to a cliser server and shuts it down on the server's order.\n"
-        "\n"
-        "FILE is an ini file with one section [" SECTION
-        "], whose keys are the long options without\n"
-        "their dashes; options on the command line count more.\n"
-        "\n");
+    printf("Usage: " PROGRAM " [OPTION]... [FILE]\n"
+           "Keeps this machine connected to a cliser server and shuts it down on its order.\n"
+           "\n"
+           "FILE is an ini file with one section [" SECTION "], whose keys are the long options\n"
+           "without their dashes; options on the command line count more.\n"
+           "\n");
     for (int i = 0; i < KEY_COUNT; i++) {
         option_name((enum key)i, name, sizeof(name));
         snprintf(left, sizeof(left), "-%c, --%s%s%s", options[i].letter, name,
                  options[i].value ? " " : "", options[i].value ? options[i].value : "");
-        printf("  %-32s %s\n", left, table[i].help);
+        printf("  %-29s %s\n", left, table[i].help);
     }
-    printf("  %-32s %s\n  %-32s %s\n", "-h, --help", "show this and exit", "-V, --version",
+    printf("  %-29s %s\n  %-29s %s\n", "-h, --help", "show this and exit", "-V, --version",
            "show the version and exit");
     printf("\n"
-           "The command runs through /bin/sh when the server sends 130, and for no other reason.\n"
+           "The command runs through /bin/sh when the server sends 130, for no other reason.\n"
            "Exit status: 0 done, 1 failed, 2 wrong usage or configuration.\n");
 }
 

@@ -53,7 +53,7 @@ const struct setting config_table[] = {
      .reloadable = true, .help = "unanswered 100s after which a client is dropped"},
     {"keepalive", "require_reply", SETTING_CHOICE, AT(sessions.require_reply),
      .choices = require_reply_names, .def = "auto", .reloadable = true,
-     .help = "does silence count: auto (if it ever answered), yes, no"},
+     .help = "does silence count: auto (once it answered), yes, no"},
 
     {"limits", "handshake_timeout", SETTING_DURATION, AT(sessions.handshake_timeout_ms), 10, DAY_MS,
      .def = "10s", .reloadable = true, .help = "time from connecting to 140, all in all"},
