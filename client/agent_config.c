@@ -109,7 +109,7 @@ enum agent_config_verdict agent_config_read(struct agent_config *config, int arg
         return verdict;
 
     if (!line.file)
-        settings_set_defaults(table, KEY_COUNT, config);
+        reading.wrong = settings_set_defaults(table, KEY_COUNT, config) != 0;
     else if (settings_load(line.file, table, KEY_COUNT, config, &reading.report) != 0)
         reading.wrong = true;
     apply_options(config, &reading);

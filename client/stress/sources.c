@@ -164,9 +164,10 @@ static void advance(unsigned char *bytes, size_t len, uint32_t steps)
 {
     uint32_t carry = steps;
 
-    for (size_t i = len; i-- > 0 && carry > 0;) {
-        carry += bytes[i];
-        bytes[i] = (unsigned char)(carry & 0xff);
+    for (unsigned char *byte = bytes + len; byte > bytes && carry > 0;) {
+        byte--;
+        carry += *byte;
+        *byte = (unsigned char)(carry & 0xff);
         carry >>= 8;
     }
 }

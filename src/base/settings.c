@@ -54,7 +54,7 @@ static void report_unknown(struct pass *pass, const char *section, const char *k
 static const char *list_names(const struct pass *pass, const char *section, char *buf, size_t size);
 static bool keys_equal(const char *left, const char *right);
 
-void settings_set_defaults(const struct setting *table, size_t rows, void *out)
+int settings_set_defaults(const struct setting *table, size_t rows, void *out)
 {
     char message[MAX_MESSAGE_BYTES];
 
@@ -63,13 +63,12 @@ void settings_set_defaults(const struct setting *table, size_t rows, void *out)
 
         if (!table[i].def)
             continue;
-        if (settings_value_set(&table[i], place, table[i].def, 0, message, sizeof(message)) != 0) {
-            fprintf(stderr, "the default of %s is wrong: %s\n", table[i].key, message);
-            abort(); /* a bug in the table */
-        }
+        if (settings_value_set(&table[i], place, table[i].def, 0, message, sizeof(message)) != 0)
+            return -1;
         if (settings_is_list(&table[i]))
             ((struct settings_list *)place)->is_default = true;
     }
+    return 0;
 }
 
 int settings_load(const char *path, const struct setting *table, size_t rows, void *out,
@@ -80,9 +79,10 @@ int settings_load(const char *path, const struct setting *table, size_t rows, vo
 
     *report = (struct settings_report){.path = path, .table = table, .rows = rows};
     report->set_at = calloc(rows, sizeof(*report->set_at));
-    if (!report->set_at)
-        abort(); /* out of memory while starting */
-    settings_set_defaults(table, rows, out);
+    if (!report->set_at || settings_set_defaults(table, rows, out) != 0) {
+        report->out_of_memory = true;
+        return -1;
+    }
 
     char *text = read_file(path, &len, message, sizeof(message));
     if (!text) {
@@ -103,7 +103,7 @@ int settings_load(const char *path, const struct setting *table, size_t rows, vo
     (void)ini_parse_stream(read_line, &pass, take_key, &pass);
     sodium_memzero(text, len);
     free(text);
-    return report->count == 0 ? 0 : -1;
+    return settings_report_is_empty(report) ? 0 : -1;
 }
 
 int settings_set(const struct setting *table, size_t rows, void *out, const char *section,
@@ -158,17 +158,26 @@ void settings_report_add(struct settings_report *report, unsigned line, const ch
     char *text = NULL;
     va_list args;
 
+    if (errors)
+        report->errors = errors;
     va_start(args, format);
-    if (!errors || vasprintf(&text, format, args) < 0)
-        abort(); /* out of memory while starting or reloading */
+    if (!errors || vasprintf(&text, format, args) < 0) {
+        va_end(args);
+        report->out_of_memory = true;
+        return;
+    }
     va_end(args);
 
     /* In the order of lines: checks that follow the reading add theirs later. */
     for (; place > 0 && errors[place - 1].line > line; place--)
         errors[place] = errors[place - 1];
     errors[place] = (struct settings_error){.line = line, .text = text};
-    report->errors = errors;
     report->count++;
+}
+
+bool settings_report_is_empty(const struct settings_report *report)
+{
+    return report->count == 0 && !report->out_of_memory;
 }
 
 void settings_report_print(const struct settings_report *report, const char *program)
@@ -177,6 +186,8 @@ void settings_report_print(const struct settings_report *report, const char *pro
 
     for (size_t i = 0; i < report->count; i++)
         fprintf(stderr, "%s: %s\n", program, settings_report_text(report, i, text, sizeof(text)));
+    if (report->out_of_memory)
+        fprintf(stderr, "%s: %s: out of memory\n", program, report->path);
 }
 
 const char *settings_report_text(const struct settings_report *report, size_t index, char *buf,
@@ -259,8 +270,10 @@ static char *read_file(const char *path, size_t *len, char *message, size_t mess
     }
 
     text = calloc(1, (size_t)info.st_size + 1);
-    if (!text)
-        abort(); /* out of memory while starting or reloading */
+    if (!text) {
+        snprintf(message, message_size, "%s: out of memory", path);
+        goto out;
+    }
     *len = 0;
     while (*len < (size_t)info.st_size) {
         const ssize_t got = read(fd, text + *len, (size_t)info.st_size - *len);

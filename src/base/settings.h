@@ -56,14 +56,15 @@ struct settings_report {
         char *text;
     } * errors;
     size_t count;
-    unsigned lines;   /* that the file has */
-    unsigned *set_at; /* line of each table row in the file, 0 where the default holds */
+    unsigned lines;     /* that the file has */
+    bool out_of_memory; /* there may be more errors than these */
+    unsigned *set_at;   /* line of each table row in the file, 0 where the default holds */
     const struct setting *table;
     size_t rows;
 };
 
-/* Sets every row's default in *out, which must be zeroed. */
-void settings_set_defaults(const struct setting *table, size_t rows, void *out);
+/* Sets every row's default in *out, which must be zeroed. Returns 0, or -1 when memory is out. */
+int settings_set_defaults(const struct setting *table, size_t rows, void *out);
 
 /*
  * Sets defaults in the zeroed *out, then reads the file over them. Returns 0, or -1 with at least
@@ -90,8 +91,8 @@ bool settings_equal(const struct setting *row, const void *left, const void *rig
 /* Frees what the struct owns by this table, and empties those members. */
 void settings_clear(const struct setting *table, size_t rows, void *out);
 
-/* Adds a copy of an item to a list; aborts when memory is out. */
-void settings_list_add(struct settings_list *list, const char *item, unsigned line);
+/* Adds a copy of an item to a list. Returns 0, or -1 when memory is out. */
+int settings_list_add(struct settings_list *list, const char *item, unsigned line);
 
 /* Wipes and frees the items of a list that no table knows. */
 void settings_list_clear(struct settings_list *list);
@@ -102,6 +103,9 @@ unsigned settings_line(const struct settings_report *report, const char *section
 /* Adds an error that only the caller can find, in the order of lines. */
 void settings_report_add(struct settings_report *report, unsigned line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* Is there nothing wrong? */
+bool settings_report_is_empty(const struct settings_report *report);
 
 /* Prints every error to stderr as "program: FILE:LINE: text". */
 void settings_report_print(const struct settings_report *report, const char *program);

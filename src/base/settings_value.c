@@ -22,7 +22,8 @@ static set_fn *const setters[] = {
     [SETTING_LINES] = set_lines,
 };
 
-static void list_add(struct settings_list *list, const char *text, size_t len, unsigned line);
+static int list_add(struct settings_list *list, const char *text, size_t len, unsigned line);
+static int out_of_memory(char *message, size_t message_size);
 
 int settings_value_set(const struct setting *row, void *place, const char *text, unsigned line,
                        char *message, size_t message_size)
@@ -69,9 +70,9 @@ bool settings_equal(const struct setting *row, const void *left, const void *rig
     return true;
 }
 
-void settings_list_add(struct settings_list *list, const char *item, unsigned line)
+int settings_list_add(struct settings_list *list, const char *item, unsigned line)
 {
-    list_add(list, item, strlen(item), line);
+    return list_add(list, item, strlen(item), line);
 }
 
 void settings_list_clear(struct settings_list *list)
@@ -168,10 +169,11 @@ static int set_text(const struct setting *row, void *value, const char *text, un
         snprintf(message, message_size, "is empty; leave the line out to have the default");
         return -1;
     }
+    char *copy = strdup(text);
+    if (!copy)
+        return out_of_memory(message, message_size);
     settings_free_secret(*(char **)value);
-    *(char **)value = strdup(text);
-    if (!*(char **)value)
-        abort(); /* out of memory while starting or reloading */
+    *(char **)value = copy;
     return 0;
 }
 
@@ -189,7 +191,8 @@ static int set_list(const struct setting *row, void *value, const char *text, un
         while (len > 0 && strchr(" \t", rest[len - 1]))
             len--;
         if (len > 0) {
-            list_add(value, rest, len, line);
+            if (list_add(value, rest, len, line) != 0)
+                return out_of_memory(message, message_size);
         } else if (*next == ',' || rest == text) {
             snprintf(message, message_size, "\"%s\" has an empty item between its commas", text);
             return -1;
@@ -208,24 +211,34 @@ static int set_lines(const struct setting *row, void *value, const char *text, u
         snprintf(message, message_size, "is empty");
         return -1;
     }
-    list_add(value, text, strlen(text), line);
-    return 0;
+    return list_add(value, text, strlen(text), line) == 0 ? 0
+                                                          : out_of_memory(message, message_size);
 }
 
-static void list_add(struct settings_list *list, const char *text, size_t len, unsigned line)
+static int list_add(struct settings_list *list, const char *text, size_t len, unsigned line)
 {
     if (list->is_default)
         settings_list_clear(list);
 
     char **items = realloc(list->items, (list->count + 1) * sizeof(*items));
+    if (items)
+        list->items = items;
     unsigned *lines = realloc(list->lines, (list->count + 1) * sizeof(*lines));
+    if (lines)
+        list->lines = lines;
     char *item = strndup(text, len);
-
-    if (!items || !lines || !item)
-        abort(); /* out of memory while starting or reloading */
+    if (!items || !lines || !item) {
+        free(item);
+        return -1;
+    }
     items[list->count] = item;
     lines[list->count] = line;
-    list->items = items;
-    list->lines = lines;
     list->count++;
+    return 0;
+}
+
+static int out_of_memory(char *message, size_t message_size)
+{
+    snprintf(message, message_size, "out of memory");
+    return -1;
 }

@@ -98,12 +98,12 @@ int config_load(const char *path, struct config *config, struct settings_report 
     (void)settings_load(path, config_table, config_rows, config, report);
 
     /* A file that cannot be read at all has one error, not those of an empty file as well. */
-    if (report->count == 1 && report->errors[0].line == 0)
+    if (report->out_of_memory || (report->count == 1 && report->errors[0].line == 0))
         return -1;
     read_password_files(config, report);
     check_listen(config, report);
     check_passwords(config, report);
-    return report->count == 0 ? 0 : -1;
+    return settings_report_is_empty(report) ? 0 : -1;
 }
 
 struct credentials *config_credentials(const struct config *config)
@@ -187,7 +187,8 @@ static void read_password_files(struct config *config, struct settings_report *r
             settings_report_add(report, line, "password_file: %s", message);
             continue;
         }
-        settings_list_add(&config->file_passwords, password, line);
+        if (settings_list_add(&config->file_passwords, password, line) != 0)
+            settings_report_add(report, line, "password_file: out of memory");
         settings_free_secret(password);
     }
 }

@@ -102,7 +102,7 @@ int main(int argc, char **argv)
     daemon.file = options.file;
     (void)config_load(options.file, &daemon.started, &report);
     config_check_start(&daemon.started, &report);
-    if (report.count > 0) {
+    if (!settings_report_is_empty(&report)) {
         settings_report_print(&report, PROGRAM);
         status = EXIT_USAGE;
         goto out;
@@ -330,18 +330,16 @@ static int start_watchdog(struct daemon *daemon)
 
 static void say_ready(const struct daemon *daemon)
 {
-    char addresses[1024];
-    char line[sizeof(addresses) + 16];
+    char *line = server_describe(daemon->server, "ready: ");
     char dead_max[UNITS_TEXT_BYTES];
 
-    server_describe(daemon->server, addresses, sizeof(addresses));
     units_format_duration(sessions_dead_client_max_ms(&daemon->started.sessions), dead_max);
     log_event(LOG_LEVEL_INFO, "start", LOG_STR("version", CLISER_VERSION),
               LOG_STR("config", daemon->file), LOG_NUM("pid", getpid()),
               LOG_NUM("registered", registry_count(daemon->registry)));
     log_event(LOG_LEVEL_INFO, "keepalive", LOG_STR("dead_client_max", dead_max));
-    snprintf(line, sizeof(line), "ready: %s", addresses);
-    log_announce("ready", line);
+    log_announce("ready", line ? line : "ready");
+    free(line);
     (void)sd_notify(0, "READY=1");
 }
 
@@ -493,6 +491,8 @@ static void report_failed_reload(const struct settings_report *report)
     for (size_t i = 0; i < report->count; i++)
         log_event(LOG_LEVEL_ERROR, "reload_failed",
                   LOG_STR("error", settings_report_text(report, i, text, sizeof(text))));
+    if (report->out_of_memory)
+        log_event(LOG_LEVEL_ERROR, "reload_failed", LOG_STR("error", "out of memory"));
 }
 
 static void warn_of_restart(const struct config *started, const struct config *wanted)

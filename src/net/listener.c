@@ -33,6 +33,7 @@ struct listener {
     struct address address; /* the real one, with the port that port 0 became */
     int fd;                 /* -1 while not open */
     struct event *event;
+    struct stat path; /* of a unix socket's path, as we made it */
 };
 
 struct listeners {
@@ -52,6 +53,8 @@ static int open_listener(struct listener *listener, const struct listeners_optio
 static int set_options(int fd, const struct listeners_options *options, sa_family_t family);
 static bool is_tcp(const struct listener *listener);
 static void remove_stale_socket(const struct address *address);
+static void note_path(struct listener *listener);
+static void remove_own_socket(const struct listener *listener);
 static void listener_on_ready(evutil_socket_t fd, short what, void *user);
 static bool handle_accept_error(struct listeners *all, int error);
 static void note_success(struct listeners *all);
@@ -130,15 +133,19 @@ void listeners_descriptor_freed(struct listeners *all)
         all->rest_until_us = 0;
 }
 
-void listeners_describe(const struct listeners *all, char *buf, size_t size)
+char *listeners_describe(const struct listeners *all, const char *begin)
 {
+    const size_t size = strlen(begin) + all->count * (ADDRESS_TEXT_BYTES + 2) + 1;
+    char *buf = malloc(size);
     char text[ADDRESS_TEXT_BYTES];
-    size_t len = 0;
 
-    buf[0] = '\0';
-    for (size_t i = 0; i < all->count && len < size; i++)
+    if (!buf)
+        return NULL;
+    size_t len = (size_t)snprintf(buf, size, "%s", begin);
+    for (size_t i = 0; i < all->count; i++)
         len += (size_t)snprintf(buf + len, size - len, "%s%s", i > 0 ? ", " : "",
                                 address_format(&all->items[i].address, text));
+    return buf;
 }
 
 void listeners_close(struct listeners *all)
@@ -153,8 +160,7 @@ void listeners_close(struct listeners *all)
         if (listener->fd < 0)
             continue;
         close(listener->fd);
-        if (listener->address.storage.ss_family == AF_UNIX)
-            unlink(((struct sockaddr_un *)&listener->address.storage)->sun_path);
+        remove_own_socket(listener);
     }
     free(all->items);
     free(all);
@@ -181,9 +187,8 @@ static int open_listener(struct listener *listener, const struct listeners_optio
             close(fd);
         return -1;
     }
-    /* As open as a TCP port: the password decides. */
     if (family == AF_UNIX)
-        (void)chmod(((const struct sockaddr_un *)&address->storage)->sun_path, 0666);
+        note_path(listener);
     if (family != AF_UNIX)
         (void)getsockname(fd, (struct sockaddr *)&address->storage, &address->len);
     listener->fd = fd;
@@ -234,6 +239,26 @@ static void remove_stale_socket(const struct address *address)
         errno == ECONNREFUSED)
         unlink(path);
     close(fd);
+}
+
+/* As open as a TCP port: the password decides. */
+static void note_path(struct listener *listener)
+{
+    const char *path = ((const struct sockaddr_un *)&listener->address.storage)->sun_path;
+
+    (void)chmod(path, 0666);
+    (void)stat(path, &listener->path);
+}
+
+/* Unless somebody else's is there by now. */
+static void remove_own_socket(const struct listener *listener)
+{
+    const char *path = ((const struct sockaddr_un *)&listener->address.storage)->sun_path;
+    struct stat now;
+
+    if (!is_tcp(listener) && stat(path, &now) == 0 && now.st_ino == listener->path.st_ino &&
+        now.st_dev == listener->path.st_dev)
+        unlink(path);
 }
 
 static void listener_on_ready(evutil_socket_t fd, short what, void *user)

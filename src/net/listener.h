@@ -49,9 +49,9 @@ void listeners_tick(struct listeners *listeners, struct moment now);
 /* A descriptor has become free: a rest may end now. */
 void listeners_descriptor_freed(struct listeners *listeners);
 
-/* The addresses that are really listened on, "127.0.0.1:1111, unix:/path"; written to buf, cut to
- * its size. */
-void listeners_describe(const struct listeners *listeners, char *buf, size_t size);
+/* A text of this begin and the addresses that are really listened on, "127.0.0.1:1111, unix:/path",
+ * to be freed; NULL when memory is out. */
+char *listeners_describe(const struct listeners *listeners, const char *begin);
 
 /* Stops listening, removes the unix sockets' paths and frees. NULL is allowed. */
 void listeners_close(struct listeners *listeners);

@@ -98,9 +98,9 @@ int server_run(struct server *server)
     return 0;
 }
 
-void server_describe(const struct server *server, char *buf, size_t size)
+char *server_describe(const struct server *server, const char *begin)
 {
-    listeners_describe(server->listeners, buf, size);
+    return listeners_describe(server->listeners, begin);
 }
 
 void server_reload(struct server *server, const struct server_options *options)

@@ -35,9 +35,9 @@ struct server *server_new(const struct server_options *options, struct event_bas
  * when the event loop itself failed. */
 int server_run(struct server *server);
 
-/* The addresses that are listened on, as in the "ready" line; written to buf, cut to its size.
- * Only while it serves. */
-void server_describe(const struct server *server, char *buf, size_t size);
+/* A text of this begin and the addresses that are listened on, to be freed; NULL when memory is
+ * out. Only while it serves. */
+char *server_describe(const struct server *server, const char *begin);
 
 /* Options that take effect from now on; nobody is disconnected. */
 void server_reload(struct server *server, const struct server_options *options);

@@ -560,9 +560,10 @@ failed:
     if (!sqlite3_get_autocommit(s->db))
         sqlite3_step(s->prepared[STATEMENT_ROLLBACK]);
     sqlite3_reset(s->prepared[STATEMENT_ROLLBACK]);
+    const bool still_open = !sqlite3_get_autocommit(s->db); /* rolling back needs memory as well */
     /* After these the connection is not to be trusted: a failed fsync, for one, cannot be repeated.
      */
-    if (s->error_code == SQLITE_IOERR || s->error_code == SQLITE_CORRUPT ||
+    if (still_open || s->error_code == SQLITE_IOERR || s->error_code == SQLITE_CORRUPT ||
         s->error_code == SQLITE_NOTADB || s->error_code == SQLITE_CANTOPEN ||
         s->error_code == SQLITE_READONLY)
         close_file(s);

@@ -158,7 +158,7 @@ static void defaults_hold_where_nothing_is_set(void **state)
 {
     struct fixture *fixture = *state;
 
-    settings_set_defaults(table, ROWS, &fixture->values);
+    assert_int_equal(settings_set_defaults(table, ROWS, &fixture->values), 0);
     assert_defaults(&fixture->values);
 
     load(fixture, "");
@@ -639,7 +639,7 @@ static void wrong_value_from_a_command_line_says_what_is_wrong(void **state)
     struct fixture *fixture = *state;
     char message[256] = "";
 
-    settings_set_defaults(table, ROWS, &fixture->values);
+    assert_int_equal(settings_set_defaults(table, ROWS, &fixture->values), 0);
     assert_int_equal(settings_set(table, ROWS, &fixture->values, "first", "limit", "99", message,
                                   sizeof(message)),
                      -1);
@@ -668,11 +668,11 @@ static void settings_are_equal_only_where_their_values_are(void **state)
     struct fixture *fixture = *state;
     char message[256];
 
-    settings_set_defaults(table, ROWS, &fixture->values);
+    assert_int_equal(settings_set_defaults(table, ROWS, &fixture->values), 0);
     for (size_t changed = 0; changed < ROWS; changed++) {
         struct values other = {.name = NULL};
 
-        settings_set_defaults(table, ROWS, &other);
+        assert_int_equal(settings_set_defaults(table, ROWS, &other), 0);
         assert_int_equal(settings_set(table, ROWS, &other, changes[changed].section,
                                       changes[changed].key, changes[changed].value, message,
                                       sizeof(message)),
@@ -693,7 +693,7 @@ static void lists_of_different_length_are_not_equal(void **state)
     char message[256];
 
     load(fixture, "[second]\npeers = here\n  there\n");
-    settings_set_defaults(table, ROWS, &other);
+    assert_int_equal(settings_set_defaults(table, ROWS, &other), 0);
     assert_true(settings_equal(row, &fixture->values, &other)); /* lines do not count */
     assert_int_equal(
         settings_set(table, ROWS, &other, "second", "peers", "here", message, sizeof(message)), 0);
