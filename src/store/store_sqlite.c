@@ -561,11 +561,11 @@ failed:
         sqlite3_step(s->prepared[STATEMENT_ROLLBACK]);
     sqlite3_reset(s->prepared[STATEMENT_ROLLBACK]);
     const bool still_open = !sqlite3_get_autocommit(s->db); /* rolling back needs memory as well */
-    /* After these the connection is not to be trusted: a failed fsync, for one, cannot be repeated.
-     */
+    /* After these neither connection nor file is to be trusted: a failed fsync cannot be repeated,
+     * and a constraint means that somebody else has written. The registry is the truth. */
     if (still_open || s->error_code == SQLITE_IOERR || s->error_code == SQLITE_CORRUPT ||
         s->error_code == SQLITE_NOTADB || s->error_code == SQLITE_CANTOPEN ||
-        s->error_code == SQLITE_READONLY)
+        s->error_code == SQLITE_READONLY || s->error_code == SQLITE_CONSTRAINT)
         close_file(s);
     return -1;
 }

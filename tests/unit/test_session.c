@@ -76,6 +76,7 @@ struct store {
 };
 
 struct world {
+    int64_t wall_jump_ms; /* by which somebody has set the clock */
     struct moment now;
     struct registry *registry;
     struct sessions *sessions;
@@ -403,7 +404,8 @@ static int teardown(void **state)
 static void advance(uint64_t us)
 {
     world->now.mono_us += us;
-    world->now.wall_ms = START_S * 1000 + (int64_t)((world->now.mono_us - START_US) / 1000);
+    world->now.wall_ms =
+        START_S * 1000 + world->wall_jump_ms + (int64_t)((world->now.mono_us - START_US) / 1000);
 }
 
 /* What a server without other work does: sleeps until the sessions want something. */
@@ -2108,6 +2110,25 @@ static void forget_after_a_while_forgets_the_disconnected_only(void **state)
     check_rows();
 }
 
+/* A machine without a battery learns the time after the start: that is no absence of years. */
+static void forget_after_does_not_count_a_jump_of_the_clock(void **state)
+{
+    struct client *client;
+
+    (void)state;
+    world->options.forget_after_ms = 60000;
+    reload();
+    client = enter("a");
+    session_end(&client->session, REASON_LEFT, world->now);
+    turn();
+    live(5 * S);
+    world->wall_jump_ms = INT64_C(50) * 365 * 86400 * 1000;
+    live(50 * S);
+    assert_non_null(record_of("a"));
+    live(10 * S);
+    assert_null(record_of("a"));
+}
+
 static void forget_after_waits_for_claims_in_flight(void **state)
 {
     struct client *client;
@@ -2455,6 +2476,7 @@ int main(void)
         IN_ASKING_WORLD(keepalive_dead_client_max_is_one_interval_more_than_the_misses),
         IN_WORLD(forget_after_never_forgets_nobody),
         IN_WORLD(forget_after_a_while_forgets_the_disconnected_only),
+        IN_WORLD(forget_after_does_not_count_a_jump_of_the_clock),
         IN_WORLD(forget_after_waits_for_claims_in_flight),
         IN_WORLD(forget_after_counts_from_the_end_of_a_claim_given_back),
         IN_WORLD(forget_after_gets_through_more_than_one_round),
