@@ -527,8 +527,9 @@ class Client:
 
     def expect_refusal(self, code, timeout=5.0, after_keep_alives=False):
         """The 4xx line, byte by byte, and then the end of the stream."""
+        end = time.monotonic() + limit(timeout)
         line = self.recv_line(timeout)
-        while after_keep_alives and line == KEEP_ALIVE:
+        while after_keep_alives and line == KEEP_ALIVE and time.monotonic() < end:
             line = self.recv_line(timeout)
         assert line == REFUSALS[code]
         self.expect_close(timeout)

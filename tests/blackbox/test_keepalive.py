@@ -67,7 +67,7 @@ def test_silent_client_gets_so_many_keep_alives_and_then_408(start_server, misse
     server = start_server(keepalive("100ms", misses, "yes"))
     with Client(server).handshake("web-1") as client:
         asked = []
-        while (line := client.recv_line()) == KEEP_ALIVE:
+        while (line := client.recv_line()) == KEEP_ALIVE and len(asked) <= misses:
             asked.append(time.monotonic())
         assert line == REFUSALS[408]
         waited = time.monotonic() - asked[0]
@@ -208,11 +208,9 @@ def test_stall_brings_no_burst_of_keep_alives(start_server):
         client.expect(KEEP_ALIVE)
         server.signal(signal.SIGSTOP)
         time.sleep(1.0)
-        while True:  # what was sent before the stop
-            try:
+        with pytest.raises(TimeoutError):  # what was sent before the stop
+            for _ in range(100):
                 client.recv_line(0.01, scaled=False)
-            except TimeoutError:
-                break
         server.signal(signal.SIGCONT)
         start = time.monotonic()
         times = client.answer(start + 0.5)

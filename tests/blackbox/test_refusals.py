@@ -128,7 +128,9 @@ PROMPTS = (b"110: qual a senha\r\n", b"120: qual o ID\r\n", b"100: keep alive\r\
 def last_words(client):
     """Everything the server still sends, without prompts and keep-alives, up to the orderly end."""
     words = []
+    end = time.monotonic() + limit(10)
     while line := client.recv_line():
+        assert time.monotonic() < end, "the connection does not end"
         if line not in PROMPTS:
             words.append(line)
     return words

@@ -140,14 +140,13 @@ REASONS = {
     "protocol": ({}, lambda client, server: client.send(b"\0\n")),
     "timed_out": ({"keepalive": {"interval": "50ms", "misses": 1, "require_reply": "yes"}},
                   lambda client, server: None),
-    "replaced": ({"registry": {"duplicate_id": "takeover"}}, None),
     "restarting": ({"server": {"drain": "50ms"}},
                    lambda client, server: server.signal(signal.SIGQUIT)),
     "stopped": ({}, lambda client, server: server.signal(signal.SIGTERM)),
 }
 
 
-@pytest.mark.parametrize("reason", [name for name in REASONS if name != "replaced"])
+@pytest.mark.parametrize("reason", REASONS)
 def test_reason_of_a_disconnection_is_in_record_and_log(start_server, reason):
     config, leave = REASONS[reason]
     server = start_server(config)

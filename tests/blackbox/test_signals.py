@@ -97,6 +97,20 @@ def test_second_stop_ends_at_once_even_when_the_database_is_locked(start_server)
     client.close()
 
 
+def test_two_stops_in_a_row_never_end_in_a_death_by_signal(start_server, folder):
+    # The second one may come at any step of the first one's way out.
+    for round_ in range(40):
+        (folder / str(round_)).mkdir()
+        server = start_server(folder=folder / str(round_))
+        server.exit_codes = {0, 1}
+        client = Client(server).handshake("web-1")
+        server.signal(signal.SIGTERM)
+        time.sleep(round_ % 10 * 0.0004)
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() in (0, 1)
+        client.close()
+
+
 def test_stop_with_a_locked_database_ends_in_time(start_server):
     server = start_server()
     server.exit_codes = {0, 1}

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Written by hand from SPEC.md section 2; must never be made from the table under test. */
+/* Written by hand from docs/protocol.md; must never be made from the table under test. */
 /* clang-format off */
 static const struct {
     int code;
