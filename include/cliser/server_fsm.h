@@ -71,7 +71,8 @@ struct server_fsm {
     uint8_t state;      /* enum server_fsm_state; written by one function only */
     uint8_t unanswered; /* keep-alives that were due and sent since the last answer, saturating */
     uint8_t unasked;    /* lines that were no answer, since the last keep-alive */
-    bool has_answered;  /* a keep-alive, at least once in this session */
+    bool has_been_asked : 1; /* a 100 was sent in this session */
+    bool has_answered : 1;   /* and answered */
 };
 
 /*

@@ -304,6 +304,9 @@ static int open_signals(struct daemon *daemon)
     if (!daemon->reload)
         abort(); /* out of memory while starting */
     for (int i = 0; i < SIGNAL_COUNT; i++) {
+        /* What libevent goes back to when the event is freed: while everything is taken down and
+         * committed for the last time, no signal may end us. */
+        signal(handlers[i].number, SIG_IGN);
         daemon->signals[i] =
             evsignal_new(daemon->base, handlers[i].number, handlers[i].callback, daemon);
         if (!daemon->signals[i] || event_add(daemon->signals[i], NULL) != 0)

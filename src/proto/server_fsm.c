@@ -181,6 +181,7 @@ static enum server_fsm_result time_out(struct server_fsm *fsm, const struct even
 static enum server_fsm_result ask(struct server_fsm *fsm, const struct event_args *args)
 {
     fsm->unasked = 0;
+    fsm->has_been_asked = true;
     send_code(fsm, args->env, PROTO_KEEP_ALIVE);
     return SERVER_FSM_TAKEN;
 }
@@ -212,7 +213,9 @@ static enum server_fsm_result take_answer(struct server_fsm *fsm, const struct e
 {
     if (begins_with(args->line, args->len, "100")) {
         fsm->unanswered = 0;
-        fsm->has_answered = true;
+        /* One sent ahead, before any question, says nothing about what the client does when asked.
+         */
+        fsm->has_answered = fsm->has_been_asked;
         args->env->ops->answered(fsm, PROTO_KEEP_ALIVE);
         return SERVER_FSM_TAKEN;
     }
