@@ -1,29 +1,19 @@
 /*
- * The store in one SQLite file (WAL): all changes of a turn are one transaction. Decides which
- * files are ours, when changes are due, and how to come back from a full disk or a broken file:
- * what could not be written is kept, and after the file had to be opened anew everything is written
- * again from the registry. There is exactly one connection that writes; everybody else opens the
- * file read-only.
+ * The store in one SQLite file (WAL): all changes of a turn are one transaction. Decides when
+ * changes are due, and how to come back from a full disk or a broken file: what could not be
+ * written is kept, and after the file had to be opened anew everything is written again from the
+ * registry. There is exactly one connection that writes; everybody else opens the file read-only.
  */
 #include "store/backend.h"
 
 #include "base/log.h"
+#include "store/sqlite_file.h"
 
 #include <sqlite3.h>
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#define APPLICATION_ID    0x636c7372 /* "clsr" */
-#define SCHEMA_VERSION    1
-#define TEXT_OF(number)   TEXT_OF_1(number)
-#define TEXT_OF_1(number) #number
 
 /* Disconnections may wait this long for company: half of the 100 ms that are promised, since the
  * end of the turn and the commit take their time as well. */
@@ -41,69 +31,15 @@
 #define LONG_PAUSE_US           CLOCK_US_PER_SEC
 /* More than any file of ours has: sids are given from the lowest, and the registry makes room up to
  * the highest. */
-#define MAX_SID         (INT64_C(1) << 26)
-#define MAX_RTT_MS      4e6 /* rtt_us has 32 bits */
-#define MAX_ERROR_BYTES 256
-
-static const char schema[] = "CREATE TABLE clients ("
-                             " sid INTEGER PRIMARY KEY,"
-                             " cid TEXT NOT NULL UNIQUE,"
-                             " cip TEXT NOT NULL,"
-                             " cport INTEGER NOT NULL,"
-                             " cstatus INTEGER NOT NULL," /* 1 connected, 0 disconnected */
-                             " since INTEGER NOT NULL,"   /* Unix seconds */
-                             " last_seen INTEGER NOT NULL,"
-                             " rtt_ms REAL,"
-                             " reason TEXT NOT NULL,"
-                             " node TEXT NOT NULL)";
-
-/* NORMAL: a commit survives the death of this process; FULL: that of the machine as well. */
-static const char *const modes[] = {
-    [STORE_SYNC_NORMAL] = "PRAGMA synchronous = NORMAL",
-    [STORE_SYNC_FULL] = "PRAGMA synchronous = FULL",
-};
-
-enum statement {
-    STATEMENT_BEGIN,
-    STATEMENT_COMMIT,
-    STATEMENT_ROLLBACK,
-    STATEMENT_REGISTER,
-    STATEMENT_DISCONNECT,
-    STATEMENT_FORGET,
-    STATEMENT_CLEAR,
-    STATEMENT_INSERT,
-    STATEMENT_TOUCH,
-    STATEMENT_COUNT
-};
-
-/* clang-format off */
-static const char *const statements[STATEMENT_COUNT] = {
-    [STATEMENT_BEGIN]      = "BEGIN IMMEDIATE",
-    [STATEMENT_COMMIT]     = "COMMIT",
-    [STATEMENT_ROLLBACK]   = "ROLLBACK",
-    [STATEMENT_REGISTER]   = ("INSERT INTO clients VALUES(?1, ?2, ?3, ?4, 1, ?5, ?6, NULL, '', ?9)"
-                              " ON CONFLICT(sid) DO UPDATE SET cip = ?3, cport = ?4, cstatus = 1,"
-                              " since = ?5, last_seen = ?6, rtt_ms = NULL, node = ?9"),
-    [STATEMENT_DISCONNECT] = ("UPDATE clients SET cstatus = 0, since = ?5, last_seen = ?6,"
-                              " rtt_ms = ?7, reason = ?8 WHERE sid = ?1"),
-    [STATEMENT_FORGET]     = "DELETE FROM clients WHERE sid = ?1",
-    [STATEMENT_CLEAR]      = "DELETE FROM clients",
-    [STATEMENT_INSERT]     = "INSERT INTO clients VALUES(?1, ?2, ?3, ?4, ?10, ?5, ?6, ?7, ?8, ?9)",
-    [STATEMENT_TOUCH]      = "PRAGMA user_version = " TEXT_OF(SCHEMA_VERSION),
-};
-/* clang-format on */
+#define MAX_SID    (INT64_C(1) << 26)
+#define MAX_RTT_MS 4e6 /* rtt_us has 32 bits */
 
 struct sqlite_store {
     struct store *store;
     const struct store_options *options;
     struct registry *registry;
 
-    sqlite3 *db; /* NULL while it has to be opened anew */
-    sqlite3_stmt *prepared[STATEMENT_COUNT];
-    int lock_fd;          /* the file itself, locked against a second server; -1 if none */
-    struct stat identity; /* of that file */
-    char *wal_path;
-    ino_t wal_inode; /* 0 before the first commit */
+    struct sqlite_file file;
 
     struct change *queue; /* in the order in which they happened */
     size_t count;
@@ -116,11 +52,8 @@ struct sqlite_store {
     uint64_t retry_us; /* while not healthy: no try before */
     uint64_t pause_us; /* the last pause between two tries; 0 while healthy */
     uint64_t logged_us;
-    bool failure_is_logged;      /* so its end is to be as well */
-    char error[MAX_ERROR_BYTES]; /* of the last failure, with SQLite's primary code for it */
-    int error_code;
+    bool failure_is_logged; /* so its end is to be as well */
 
-    int wal_pages;
     uint64_t committed_us;
 };
 
@@ -132,13 +65,6 @@ static uint64_t sqlite_store_next_us(const void *state);
 static bool sqlite_store_healthy(const void *state);
 static void sqlite_store_close(void *state, struct moment now);
 
-static int open_file(struct sqlite_store *s);
-static void close_file(struct sqlite_store *s);
-static int lock_file(struct sqlite_store *s);
-static int check_ours(struct sqlite_store *s);
-static int use_wal(struct sqlite_store *s);
-static void trust_file(struct sqlite_store *s);
-static int create_schema(struct sqlite_store *s);
 static int load_records(struct sqlite_store *s);
 static int load_row(struct sqlite_store *s, sqlite3_stmt *row, int64_t now);
 static int flush(struct sqlite_store *s);
@@ -149,15 +75,8 @@ static void keep_for_later(struct sqlite_store *s, struct moment now);
 static void answer_registrations(struct sqlite_store *s, enum store_result result);
 static void report_failure(struct sqlite_store *s, struct moment now, uint64_t took_us);
 static void report_success(struct sqlite_store *s);
-static void note_wal(struct sqlite_store *s);
-static bool file_was_replaced(const struct sqlite_store *s);
-static bool is_same_file(const struct stat *left, const struct stat *right);
 static uint64_t checkpoint_due_us(const struct sqlite_store *s);
 static void checkpoint_if_due(struct sqlite_store *s, struct moment now);
-static int on_wal_commit(void *user, sqlite3 *db, const char *name, int pages);
-static int run(struct sqlite_store *s, enum statement statement);
-static int query_number(struct sqlite_store *s, const char *sql, int64_t *number);
-static int fail(struct sqlite_store *s, const char *what);
 static void bind_text(sqlite3_stmt *stmt, int index, const char *text);
 
 const struct store_backend store_sqlite = {
@@ -179,18 +98,20 @@ static void *sqlite_store_open(struct store *store, const struct store_options *
     s->store = store;
     s->options = options;
     s->registry = registry;
-    s->lock_fd = -1;
+    s->file.path = options->path;
+    s->file.sync = (enum store_sync)options->sync;
+    s->file.lock_fd = -1;
     s->healthy = true;
-    if (asprintf(&s->wal_path, "%s-wal", options->path) < 0)
+    if (asprintf(&s->file.wal_path, "%s-wal", options->path) < 0)
         abort();
-    if (open_file(s) != 0 || load_records(s) != 0) {
-        snprintf(message, message_size, "%s: %s", options->path, s->error);
-        close_file(s);
-        free(s->wal_path);
+    if (sqlite_file_open(&s->file) != 0 || load_records(s) != 0) {
+        snprintf(message, message_size, "%s: %s", options->path, s->file.error);
+        sqlite_file_close(&s->file);
+        free(s->file.wal_path);
         free(s);
         return NULL;
     }
-    trust_file(s);
+    sqlite_file_trust(&s->file);
     return s;
 }
 
@@ -246,7 +167,7 @@ static void sqlite_store_commit(void *state, struct moment now)
     s->registrations = 0;
     s->committed_us = now.mono_us;
     report_success(s);
-    note_wal(s);
+    sqlite_file_note_commit(&s->file);
     checkpoint_if_due(s, now);
 }
 
@@ -274,188 +195,13 @@ static void sqlite_store_close(void *state, struct moment now)
 {
     struct sqlite_store *s = state;
 
-    if ((s->count > 0 || s->must_rewrite || file_was_replaced(s)) && flush(s) != 0)
+    if ((s->count > 0 || s->must_rewrite || !s->file.db || sqlite_file_was_replaced(&s->file)) &&
+        flush(s) != 0)
         report_failure(s, now, 0);
-    close_file(s);
+    sqlite_file_close(&s->file);
     free(s->queue);
-    free(s->wal_path);
+    free(s->file.wal_path);
     free(s);
-}
-
-/* Opens the file, or makes a new one. Returns 0, or -1 with s->error set and nothing left open. */
-static int open_file(struct sqlite_store *s)
-{
-    if (lock_file(s) != 0)
-        goto failed;
-    if (sqlite3_open_v2(s->options->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
-                        NULL) != SQLITE_OK) {
-        fail(s, "cannot be opened");
-        goto failed;
-    }
-    /* Until the file is known to be ours, not even closing it may write what its WAL holds. */
-    (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-    if (check_ours(s) != 0)
-        goto failed;
-    for (int i = 0; i < STATEMENT_COUNT; i++) {
-        if (sqlite3_prepare_v3(s->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &s->prepared[i],
-                               NULL) != SQLITE_OK) {
-            fail(s, "has another schema than it says");
-            goto failed;
-        }
-    }
-    if (sqlite3_exec(s->db, modes[s->options->sync], NULL, NULL, NULL) != SQLITE_OK) {
-        fail(s, "cannot be written");
-        goto failed;
-    }
-    if (use_wal(s) != 0)
-        goto failed;
-    s->wal_pages = 0;
-    sqlite3_wal_hook(s->db, on_wal_commit,
-                     s); /* replaces SQLite's own checkpoints inside commits */
-    return 0;
-
-failed:
-    close_file(s);
-    return -1;
-}
-
-/* It is ours and was read: from here on closing it may tidy it up. */
-static void trust_file(struct sqlite_store *s)
-{
-    (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
-}
-
-/* What is in the file after this is no longer known: it will be written again. */
-static void close_file(struct sqlite_store *s)
-{
-    /* Our WAL has the name that would belong to the file that is there now, and must not be taken
-     * for its: empty it into the file that we had. */
-    if (file_was_replaced(s))
-        (void)sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
-    for (int i = 0; i < STATEMENT_COUNT; i++) {
-        sqlite3_finalize(s->prepared[i]);
-        s->prepared[i] = NULL;
-    }
-    sqlite3_close(s->db);
-    s->db = NULL;
-    s->wal_inode = 0;
-    s->must_rewrite = true;
-    /* Only now: closing any descriptor of the file would drop SQLite's own locks. */
-    if (s->lock_fd >= 0)
-        close(s->lock_fd);
-    s->lock_fd = -1;
-}
-
-/*
- * Locks the file against a second server, and looks at its first bytes before SQLite may touch it.
- * While running, only the file that we had, or a new one in place of one that is gone, will do:
- * another one that somebody put there must not be overwritten.
- */
-static int lock_file(struct sqlite_store *s)
-{
-    static const char magic[16] = "SQLite format 3";
-    char begin[sizeof(magic)] = "";
-    struct stat info;
-
-    s->lock_fd = open(s->options->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0640);
-    if (s->lock_fd < 0 || fstat(s->lock_fd, &info) != 0) {
-        snprintf(s->error, sizeof(s->error), "cannot be opened for writing: %s", strerror(errno));
-        return -1;
-    }
-    if (!S_ISREG(info.st_mode)) {
-        snprintf(s->error, sizeof(s->error), "is not a file");
-        return -1;
-    }
-    if (flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-        snprintf(s->error, sizeof(s->error),
-                 "is in use by another cliserd; give each its own path");
-        return -1;
-    }
-    if (info.st_size > 0 && (pread(s->lock_fd, begin, sizeof(begin), 0) != (ssize_t)sizeof(begin) ||
-                             memcmp(begin, magic, sizeof(magic)) != 0)) {
-        snprintf(
-            s->error, sizeof(s->error),
-            "is not a cliser registry; move it away to start with an empty one, or restore a copy");
-        return -1;
-    }
-    if (s->identity.st_ino != 0 && info.st_size > 0 && !is_same_file(&info, &s->identity)) {
-        snprintf(s->error, sizeof(s->error),
-                 "is another file now; stop the server before replacing it");
-        return -1;
-    }
-    s->identity = info;
-    return 0;
-}
-
-/* Is this file ours, whole, and of a version that we know? An empty one is made ours. */
-static int check_ours(struct sqlite_store *s)
-{
-    int64_t application = 0;
-    int64_t version = 0;
-    int64_t tables = 0;
-    sqlite3_stmt *check = NULL;
-
-    if (query_number(s, "PRAGMA application_id", &application) != 0 ||
-        query_number(s, "PRAGMA user_version", &version) != 0 ||
-        query_number(s, "SELECT count(*) FROM sqlite_master", &tables) != 0)
-        return -1;
-    if (application == 0 && version == 0 && tables == 0)
-        return create_schema(s);
-    if (application != APPLICATION_ID) {
-        snprintf(s->error, sizeof(s->error),
-                 "is a database of another program; choose another path for the registry");
-        return -1;
-    }
-    if (version != SCHEMA_VERSION) {
-        snprintf(
-            s->error, sizeof(s->error),
-            "has schema version %lld, and this cliserd knows %d; use the cliserd that wrote it",
-            (long long)version, SCHEMA_VERSION);
-        return -1;
-    }
-
-    const char *verdict = NULL;
-    if (sqlite3_prepare_v2(s->db, "PRAGMA quick_check(1)", -1, &check, NULL) == SQLITE_OK &&
-        sqlite3_step(check) == SQLITE_ROW)
-        verdict = (const char *)sqlite3_column_text(check, 0);
-    const bool whole = verdict && strcmp(verdict, "ok") == 0;
-    sqlite3_finalize(check);
-    if (!whole)
-        snprintf(s->error, sizeof(s->error),
-                 "is damaged; move it away to start with an empty registry, or restore a copy");
-    return whole ? 0 : -1;
-}
-
-/* Where WAL is not to be had (no shared memory, as on some network file systems), SQLite says OK
- * and keeps another mode, in which readers would hold us up. */
-static int use_wal(struct sqlite_store *s)
-{
-    sqlite3_stmt *stmt = NULL;
-    const char *mode = NULL;
-
-    if (sqlite3_prepare_v2(s->db, "PRAGMA journal_mode = WAL", -1, &stmt, NULL) == SQLITE_OK &&
-        sqlite3_step(stmt) == SQLITE_ROW)
-        mode = (const char *)sqlite3_column_text(stmt, 0);
-    const bool is_wal = mode && strcmp(mode, "wal") == 0;
-    if (!mode)
-        fail(s, "cannot be written");
-    else if (!is_wal)
-        snprintf(s->error, sizeof(s->error),
-                 "cannot have a write-ahead log here; choose a path on a local disk");
-    sqlite3_finalize(stmt);
-    return is_wal ? 0 : -1;
-}
-
-static int create_schema(struct sqlite_store *s)
-{
-    char sql[sizeof(schema) + 128];
-
-    snprintf(sql, sizeof(sql),
-             "BEGIN; %s; PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT", schema,
-             APPLICATION_ID, SCHEMA_VERSION);
-    if (sqlite3_exec(s->db, sql, NULL, NULL, NULL) != SQLITE_OK)
-        return fail(s, "cannot be written");
-    return 0;
 }
 
 /* At start: everyone the file knows, disconnected until they come back. */
@@ -468,8 +214,8 @@ static int load_records(struct sqlite_store *s)
     sqlite3_stmt *row = NULL;
     int rc;
 
-    if (sqlite3_prepare_v2(s->db, select, -1, &row, NULL) != SQLITE_OK)
-        return fail(s, "cannot be read");
+    if (sqlite3_prepare_v2(s->file.db, select, -1, &row, NULL) != SQLITE_OK)
+        return sqlite_file_fail(&s->file, "cannot be read");
     while ((rc = sqlite3_step(row)) == SQLITE_ROW) {
         if (load_row(s, row, now) != 0) {
             sqlite3_finalize(row);
@@ -478,14 +224,13 @@ static int load_records(struct sqlite_store *s)
     }
     sqlite3_finalize(row);
     if (rc != SQLITE_DONE)
-        return fail(s, "cannot be read");
+        return sqlite_file_fail(&s->file, "cannot be read");
 
     snprintf(sql, sizeof(sql),
              "UPDATE clients SET cstatus = 0, since = %lld, reason = '%s' WHERE cstatus = 1",
              (long long)now, reason_word(REASON_CRASH));
-    if (sqlite3_exec(s->db, sql, NULL, NULL, NULL) != SQLITE_OK)
-        return fail(s, "cannot be written");
-    s->must_rewrite = false;
+    if (sqlite3_exec(s->file.db, sql, NULL, NULL, NULL) != SQLITE_OK)
+        return sqlite_file_fail(&s->file, "cannot be written");
     return 0;
 }
 
@@ -503,7 +248,7 @@ static int load_row(struct sqlite_store *s, sqlite3_stmt *row, int64_t now)
         rtt_ms < MAX_RTT_MS)
         record = registry_restore(s->registry, (uint32_t)sid, cid, strlen(cid));
     if (!record) {
-        snprintf(s->error, sizeof(s->error),
+        snprintf(s->file.error, sizeof(s->file.error),
                  "has a row (sid %lld) that is no client; restore a copy, or delete that row",
                  (long long)sid);
         return -1;
@@ -518,24 +263,26 @@ static int load_row(struct sqlite_store *s, sqlite3_stmt *row, int64_t now)
     return 0;
 }
 
-/* Makes the file what it should be. Returns 0, or -1 with s->error set and the queue as it was. */
+/* Makes the file what it should be. Returns 0, or -1 with s->file.error set and the queue as it
+ * was. */
 static int flush(struct sqlite_store *s)
 {
-    if (file_was_replaced(s))
-        close_file(s);
-    if (!s->db) {
-        if (open_file(s) != 0)
+    if (sqlite_file_was_replaced(&s->file))
+        sqlite_file_close(&s->file);
+    if (!s->file.db) {
+        if (sqlite_file_open(&s->file) != 0)
             return -1;
-        trust_file(s);
+        sqlite_file_trust(&s->file);
+        s->must_rewrite = true; /* what it holds by now is not known */
     }
     return write_changes(s);
 }
 
-/* Everything in the queue in one transaction. Returns 0, or -1 with s->error set and nothing
+/* Everything in the queue in one transaction. Returns 0, or -1 with s->file.error set and nothing
  * written. */
 static int write_changes(struct sqlite_store *s)
 {
-    if (run(s, STATEMENT_BEGIN) != 0)
+    if (sqlite_file_run(&s->file, SQLITE_STATEMENT_BEGIN) != 0)
         goto failed;
     if (s->must_rewrite && write_all_records(s) != 0)
         goto failed;
@@ -548,25 +295,26 @@ static int write_changes(struct sqlite_store *s)
     }
     /* After a failure with nothing left to write: only a write tells whether writing works again.
      */
-    if (s->count == 0 && run(s, STATEMENT_TOUCH) != 0)
+    if (s->count == 0 && sqlite_file_run(&s->file, SQLITE_STATEMENT_TOUCH) != 0)
         goto failed;
-    if (run(s, STATEMENT_COMMIT) != 0)
+    if (sqlite_file_run(&s->file, SQLITE_STATEMENT_COMMIT) != 0)
         goto failed;
     s->must_rewrite = false;
     return 0;
 
 failed:
     /* SQLite has rolled back by itself after some errors, and not after others. */
-    if (!sqlite3_get_autocommit(s->db))
-        sqlite3_step(s->prepared[STATEMENT_ROLLBACK]);
-    sqlite3_reset(s->prepared[STATEMENT_ROLLBACK]);
-    const bool still_open = !sqlite3_get_autocommit(s->db); /* rolling back needs memory as well */
+    if (!sqlite3_get_autocommit(s->file.db))
+        sqlite3_step(s->file.prepared[SQLITE_STATEMENT_ROLLBACK]);
+    sqlite3_reset(s->file.prepared[SQLITE_STATEMENT_ROLLBACK]);
+    /* Rolling back needs memory as well. */
+    const bool still_open = !sqlite3_get_autocommit(s->file.db);
     /* After these neither connection nor file is to be trusted: a failed fsync cannot be repeated,
      * and a constraint means that somebody else has written. The registry is the truth. */
-    if (still_open || s->error_code == SQLITE_IOERR || s->error_code == SQLITE_CORRUPT ||
-        s->error_code == SQLITE_NOTADB || s->error_code == SQLITE_CANTOPEN ||
-        s->error_code == SQLITE_READONLY || s->error_code == SQLITE_CONSTRAINT)
-        close_file(s);
+    if (still_open || s->file.error_code == SQLITE_IOERR || s->file.error_code == SQLITE_CORRUPT ||
+        s->file.error_code == SQLITE_NOTADB || s->file.error_code == SQLITE_CANTOPEN ||
+        s->file.error_code == SQLITE_READONLY || s->file.error_code == SQLITE_CONSTRAINT)
+        sqlite_file_close(&s->file);
     return -1;
 }
 
@@ -575,10 +323,10 @@ static int write_all_records(struct sqlite_store *s)
     const struct registry_record *record = NULL;
     char ip[ADDRESS_TEXT_BYTES];
 
-    if (run(s, STATEMENT_CLEAR) != 0)
+    if (sqlite_file_run(&s->file, SQLITE_STATEMENT_CLEAR) != 0)
         return -1;
     for (uint32_t sid = 0; (record = registry_next(s->registry, sid)) != NULL; sid = record->sid) {
-        sqlite3_stmt *stmt = s->prepared[STATEMENT_INSERT];
+        sqlite3_stmt *stmt = s->file.prepared[SQLITE_STATEMENT_INSERT];
 
         if (!record->stored)
             continue; /* its registration is still to come */
@@ -593,7 +341,7 @@ static int write_all_records(struct sqlite_store *s)
         bind_text(stmt, 8, reason_word(record->reason));
         bind_text(stmt, 9, s->options->node);
         sqlite3_bind_int(stmt, 10, record->connected);
-        if (run(s, STATEMENT_INSERT) != 0)
+        if (sqlite_file_run(&s->file, SQLITE_STATEMENT_INSERT) != 0)
             return -1;
     }
     return 0;
@@ -601,12 +349,12 @@ static int write_all_records(struct sqlite_store *s)
 
 static int write_change(struct sqlite_store *s, const struct change *change)
 {
-    static const enum statement by_kind[] = {
-        [CHANGE_REGISTER] = STATEMENT_REGISTER,
-        [CHANGE_DISCONNECT] = STATEMENT_DISCONNECT,
-        [CHANGE_FORGET] = STATEMENT_FORGET,
+    static const enum sqlite_statement by_kind[] = {
+        [CHANGE_REGISTER] = SQLITE_STATEMENT_REGISTER,
+        [CHANGE_DISCONNECT] = SQLITE_STATEMENT_DISCONNECT,
+        [CHANGE_FORGET] = SQLITE_STATEMENT_FORGET,
     };
-    sqlite3_stmt *stmt = s->prepared[by_kind[change->kind]];
+    sqlite3_stmt *stmt = s->file.prepared[by_kind[change->kind]];
     char ip[ADDRESS_TEXT_BYTES];
 
     sqlite3_bind_int64(stmt, 1, change->sid);
@@ -625,7 +373,7 @@ static int write_change(struct sqlite_store *s, const struct change *change)
             sqlite3_bind_double(stmt, 7, change->rtt_us / 1000.0);
         bind_text(stmt, 8, reason_word(change->reason));
     }
-    return run(s, by_kind[change->kind]);
+    return sqlite_file_run(&s->file, by_kind[change->kind]);
 }
 
 /* Nothing can be written now: registrations are refused, the rest waits. */
@@ -667,7 +415,7 @@ static void report_failure(struct sqlite_store *s, struct moment now, uint64_t t
     s->logged_us = now.mono_us;
     s->failure_is_logged = true;
     log_event(LOG_LEVEL_ERROR, "store_failed", LOG_STR("path", s->options->path),
-              LOG_STR("error", s->error), LOG_NUM("waiting", s->count - s->registrations));
+              LOG_STR("error", s->file.error), LOG_NUM("waiting", s->count - s->registrations));
 }
 
 static void report_success(struct sqlite_store *s)
@@ -680,46 +428,14 @@ static void report_success(struct sqlite_store *s)
     s->failure_is_logged = false;
 }
 
-/* The WAL that our commits go to, so that its loss can be noticed. */
-static void note_wal(struct sqlite_store *s)
-{
-    struct stat info;
-
-    if (s->wal_inode == 0 && stat(s->wal_path, &info) == 0)
-        s->wal_inode = info.st_ino;
-}
-
-/* Has somebody removed, emptied or replaced the file or its WAL under us? SQLite would go on
- * writing to what is no longer there, and the next start would know nobody. */
-static bool file_was_replaced(const struct sqlite_store *s)
-{
-    struct stat info;
-
-    if (!s->db)
-        return false;
-    if (stat(s->options->path, &info) != 0)
-        return errno == ENOENT;
-    if (!is_same_file(&info, &s->identity) || info.st_size == 0)
-        return true;
-    if (s->wal_inode == 0)
-        return false;
-    if (stat(s->wal_path, &info) != 0)
-        return errno == ENOENT;
-    return info.st_ino != s->wal_inode || info.st_size == 0;
-}
-
 static uint64_t checkpoint_due_us(const struct sqlite_store *s)
 {
-    if (!s->db || s->wal_pages == 0)
+    if (!s->file.db || s->file.wal_pages == 0)
         return UINT64_MAX;
-    if (s->wal_pages >= WAL_PAGES_AT_MOST)
+    if (s->file.wal_pages >= WAL_PAGES_AT_MOST)
         return s->committed_us;
-    return s->committed_us + (s->wal_pages >= WAL_PAGES_WORTH_A_PAUSE ? PAUSE_US : LONG_PAUSE_US);
-}
-
-static bool is_same_file(const struct stat *left, const struct stat *right)
-{
-    return left->st_ino == right->st_ino && left->st_dev == right->st_dev;
+    return s->committed_us +
+           (s->file.wal_pages >= WAL_PAGES_WORTH_A_PAUSE ? PAUSE_US : LONG_PAUSE_US);
 }
 
 static void checkpoint_if_due(struct sqlite_store *s, struct moment now)
@@ -728,51 +444,8 @@ static void checkpoint_if_due(struct sqlite_store *s, struct moment now)
         return;
     /* PASSIVE never waits for readers. Whether it got through everything or failed, the next commit
      * says how long the WAL is, and a failure that matters will be that commit's. */
-    (void)sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
-    s->wal_pages = 0;
-}
-
-static int on_wal_commit(void *user, sqlite3 *db, const char *name, int pages)
-{
-    struct sqlite_store *s = user;
-
-    (void)db;
-    (void)name;
-    s->wal_pages = pages;
-    return SQLITE_OK;
-}
-
-static int run(struct sqlite_store *s, enum statement statement)
-{
-    const int rc = sqlite3_step(s->prepared[statement]);
-
-    if (rc != SQLITE_DONE)
-        fail(s, "cannot be written");
-    sqlite3_reset(s->prepared[statement]);
-    sqlite3_clear_bindings(s->prepared[statement]);
-    return rc == SQLITE_DONE ? 0 : -1;
-}
-
-static int query_number(struct sqlite_store *s, const char *sql, int64_t *number)
-{
-    sqlite3_stmt *stmt = NULL;
-    const bool ok = sqlite3_prepare_v2(s->db, sql, -1, &stmt, NULL) == SQLITE_OK &&
-                    sqlite3_step(stmt) == SQLITE_ROW;
-
-    if (ok)
-        *number = sqlite3_column_int64(stmt, 0);
-    else
-        fail(s, "cannot be read");
-    sqlite3_finalize(stmt);
-    return ok ? 0 : -1;
-}
-
-/* Keeps what SQLite says now: the next call overwrites it. Returns -1 always. */
-static int fail(struct sqlite_store *s, const char *what)
-{
-    snprintf(s->error, sizeof(s->error), "%s: %s", what, sqlite3_errmsg(s->db));
-    s->error_code = sqlite3_errcode(s->db) & 0xff;
-    return -1;
+    (void)sqlite3_wal_checkpoint_v2(s->file.db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    s->file.wal_pages = 0;
 }
 
 static void bind_text(sqlite3_stmt *stmt, int index, const char *text)

@@ -1,0 +1,307 @@
+/*
+ * Opens the registry's database, and only that: a file that is damaged, newer or of another program
+ * is refused untouched. Holds the schema and every statement there is.
+ */
+#include "store/sqlite_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#define APPLICATION_ID    0x636c7372 /* "clsr" */
+#define SCHEMA_VERSION    1
+#define TEXT_OF(number)   TEXT_OF_1(number)
+#define TEXT_OF_1(number) #number
+
+static const char schema[] = "CREATE TABLE clients ("
+                             " sid INTEGER PRIMARY KEY,"
+                             " cid TEXT NOT NULL UNIQUE,"
+                             " cip TEXT NOT NULL,"
+                             " cport INTEGER NOT NULL,"
+                             " cstatus INTEGER NOT NULL," /* 1 connected, 0 disconnected */
+                             " since INTEGER NOT NULL,"   /* Unix seconds */
+                             " last_seen INTEGER NOT NULL,"
+                             " rtt_ms REAL,"
+                             " reason TEXT NOT NULL,"
+                             " node TEXT NOT NULL)";
+
+/* NORMAL: a commit survives the death of this process; FULL: that of the machine as well. */
+static const char *const modes[] = {
+    [STORE_SYNC_NORMAL] = "PRAGMA synchronous = NORMAL",
+    [STORE_SYNC_FULL] = "PRAGMA synchronous = FULL",
+};
+
+/* clang-format off */
+static const char *const statements[SQLITE_STATEMENT_COUNT] = {
+    [SQLITE_STATEMENT_BEGIN]      = "BEGIN IMMEDIATE",
+    [SQLITE_STATEMENT_COMMIT]     = "COMMIT",
+    [SQLITE_STATEMENT_ROLLBACK]   = "ROLLBACK",
+    [SQLITE_STATEMENT_REGISTER]   = ("INSERT INTO clients VALUES(?1, ?2, ?3, ?4, 1, ?5, ?6, NULL, '', ?9)"
+                              " ON CONFLICT(sid) DO UPDATE SET cip = ?3, cport = ?4, cstatus = 1,"
+                              " since = ?5, last_seen = ?6, rtt_ms = NULL, node = ?9"),
+    [SQLITE_STATEMENT_DISCONNECT] = ("UPDATE clients SET cstatus = 0, since = ?5, last_seen = ?6,"
+                              " rtt_ms = ?7, reason = ?8 WHERE sid = ?1"),
+    [SQLITE_STATEMENT_FORGET]     = "DELETE FROM clients WHERE sid = ?1",
+    [SQLITE_STATEMENT_CLEAR]      = "DELETE FROM clients",
+    [SQLITE_STATEMENT_INSERT]     = "INSERT INTO clients VALUES(?1, ?2, ?3, ?4, ?10, ?5, ?6, ?7, ?8, ?9)",
+    [SQLITE_STATEMENT_TOUCH]      = "PRAGMA user_version = " TEXT_OF(SCHEMA_VERSION),
+};
+/* clang-format on */
+
+static int lock_file(struct sqlite_file *f);
+static int check_ours(struct sqlite_file *f);
+static int use_wal(struct sqlite_file *f);
+static int create_schema(struct sqlite_file *f);
+static int on_wal_commit(void *user, sqlite3 *db, const char *name, int pages);
+static int query_number(struct sqlite_file *f, const char *sql, int64_t *number);
+static bool is_same_file(const struct stat *left, const struct stat *right);
+
+int sqlite_file_open(struct sqlite_file *f)
+{
+    if (lock_file(f) != 0)
+        goto failed;
+    if (sqlite3_open_v2(f->path, &f->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) !=
+        SQLITE_OK) {
+        sqlite_file_fail(f, "cannot be opened");
+        goto failed;
+    }
+    /* Until the file is known to be ours, not even closing it may write what its WAL holds. */
+    (void)sqlite3_db_config(f->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    if (check_ours(f) != 0)
+        goto failed;
+    for (int i = 0; i < SQLITE_STATEMENT_COUNT; i++) {
+        if (sqlite3_prepare_v3(f->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &f->prepared[i],
+                               NULL) != SQLITE_OK) {
+            sqlite_file_fail(f, "has another schema than it says");
+            goto failed;
+        }
+    }
+    if (sqlite3_exec(f->db, modes[f->sync], NULL, NULL, NULL) != SQLITE_OK) {
+        sqlite_file_fail(f, "cannot be written");
+        goto failed;
+    }
+    if (use_wal(f) != 0)
+        goto failed;
+    f->wal_pages = 0;
+    /* Replaces SQLite's own checkpoints, which come inside commits. */
+    sqlite3_wal_hook(f->db, on_wal_commit, f);
+    return 0;
+
+failed:
+    sqlite_file_close(f);
+    return -1;
+}
+
+void sqlite_file_trust(struct sqlite_file *f)
+{
+    (void)sqlite3_db_config(f->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
+}
+
+void sqlite_file_close(struct sqlite_file *f)
+{
+    /* Our WAL has the name that would belong to the file that is there now, and must not be taken
+     * for its: empty it into the file that we had. */
+    if (sqlite_file_was_replaced(f))
+        (void)sqlite3_wal_checkpoint_v2(f->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+    for (int i = 0; i < SQLITE_STATEMENT_COUNT; i++) {
+        sqlite3_finalize(f->prepared[i]);
+        f->prepared[i] = NULL;
+    }
+    sqlite3_close(f->db);
+    f->db = NULL;
+    f->wal_inode = 0;
+    /* Only now: closing any descriptor of the file would drop SQLite's own locks. */
+    if (f->lock_fd >= 0)
+        close(f->lock_fd);
+    f->lock_fd = -1;
+}
+
+int sqlite_file_run(struct sqlite_file *f, enum sqlite_statement statement)
+{
+    const int rc = sqlite3_step(f->prepared[statement]);
+
+    if (rc != SQLITE_DONE)
+        sqlite_file_fail(f, "cannot be written");
+    sqlite3_reset(f->prepared[statement]);
+    sqlite3_clear_bindings(f->prepared[statement]);
+    return rc == SQLITE_DONE ? 0 : -1;
+}
+
+/* Keeps what SQLite says now: the next call overwrites it. Returns -1 always. */
+int sqlite_file_fail(struct sqlite_file *f, const char *what)
+{
+    snprintf(f->error, sizeof(f->error), "%s: %s", what, sqlite3_errmsg(f->db));
+    f->error_code = sqlite3_errcode(f->db) & 0xff;
+    return -1;
+}
+
+void sqlite_file_note_commit(struct sqlite_file *f)
+{
+    struct stat info;
+
+    if (f->wal_inode == 0 && stat(f->wal_path, &info) == 0)
+        f->wal_inode = info.st_ino;
+}
+
+/* Has somebody removed, emptied or replaced the file or its WAL under us? SQLite would go on
+ * writing to what is no longer there, and the next start would know nobody. */
+bool sqlite_file_was_replaced(const struct sqlite_file *f)
+{
+    struct stat info;
+
+    if (!f->db)
+        return false;
+    if (stat(f->path, &info) != 0)
+        return errno == ENOENT;
+    if (!is_same_file(&info, &f->identity) || info.st_size == 0)
+        return true;
+    if (f->wal_inode == 0)
+        return false;
+    if (stat(f->wal_path, &info) != 0)
+        return errno == ENOENT;
+    return info.st_ino != f->wal_inode || info.st_size == 0;
+}
+
+/*
+ * Locks the file against a second server, and looks at its first bytes before SQLite may touch it.
+ * While running, only the file that we had, or a new one in place of one that is gone, will do:
+ * another one that somebody put there must not be overwritten.
+ */
+static int lock_file(struct sqlite_file *f)
+{
+    static const char magic[16] = "SQLite format 3";
+    char begin[sizeof(magic)] = "";
+    struct stat info;
+
+    f->lock_fd = open(f->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0640);
+    if (f->lock_fd < 0 || fstat(f->lock_fd, &info) != 0) {
+        snprintf(f->error, sizeof(f->error), "cannot be opened for writing: %s", strerror(errno));
+        return -1;
+    }
+    if (!S_ISREG(info.st_mode)) {
+        snprintf(f->error, sizeof(f->error), "is not a file");
+        return -1;
+    }
+    if (flock(f->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        snprintf(f->error, sizeof(f->error),
+                 "is in use by another cliserd; give each its own path");
+        return -1;
+    }
+    if (info.st_size > 0 && (pread(f->lock_fd, begin, sizeof(begin), 0) != (ssize_t)sizeof(begin) ||
+                             memcmp(begin, magic, sizeof(magic)) != 0)) {
+        snprintf(
+            f->error, sizeof(f->error),
+            "is not a cliser registry; move it away to start with an empty one, or restore a copy");
+        return -1;
+    }
+    if (f->identity.st_ino != 0 && info.st_size > 0 && !is_same_file(&info, &f->identity)) {
+        snprintf(f->error, sizeof(f->error),
+                 "is another file now; stop the server before replacing it");
+        return -1;
+    }
+    f->identity = info;
+    return 0;
+}
+
+/* Is this file ours, whole, and of a version that we know? An empty one is made ours. */
+static int check_ours(struct sqlite_file *f)
+{
+    int64_t application = 0;
+    int64_t version = 0;
+    int64_t tables = 0;
+    sqlite3_stmt *check = NULL;
+
+    if (query_number(f, "PRAGMA application_id", &application) != 0 ||
+        query_number(f, "PRAGMA user_version", &version) != 0 ||
+        query_number(f, "SELECT count(*) FROM sqlite_master", &tables) != 0)
+        return -1;
+    if (application == 0 && version == 0 && tables == 0)
+        return create_schema(f);
+    if (application != APPLICATION_ID) {
+        snprintf(f->error, sizeof(f->error),
+                 "is a database of another program; choose another path for the registry");
+        return -1;
+    }
+    if (version != SCHEMA_VERSION) {
+        snprintf(
+            f->error, sizeof(f->error),
+            "has schema version %lld, and this cliserd knows %d; use the cliserd that wrote it",
+            (long long)version, SCHEMA_VERSION);
+        return -1;
+    }
+
+    const char *verdict = NULL;
+    if (sqlite3_prepare_v2(f->db, "PRAGMA quick_check(1)", -1, &check, NULL) == SQLITE_OK &&
+        sqlite3_step(check) == SQLITE_ROW)
+        verdict = (const char *)sqlite3_column_text(check, 0);
+    const bool whole = verdict && strcmp(verdict, "ok") == 0;
+    sqlite3_finalize(check);
+    if (!whole)
+        snprintf(f->error, sizeof(f->error),
+                 "is damaged; move it away to start with an empty registry, or restore a copy");
+    return whole ? 0 : -1;
+}
+
+/* Where WAL is not to be had (no shared memory, as on some network file systems), SQLite says OK
+ * and keeps another mode, in which readers would hold us up. */
+static int use_wal(struct sqlite_file *f)
+{
+    sqlite3_stmt *stmt = NULL;
+    const char *mode = NULL;
+
+    if (sqlite3_prepare_v2(f->db, "PRAGMA journal_mode = WAL", -1, &stmt, NULL) == SQLITE_OK &&
+        sqlite3_step(stmt) == SQLITE_ROW)
+        mode = (const char *)sqlite3_column_text(stmt, 0);
+    const bool is_wal = mode && strcmp(mode, "wal") == 0;
+    if (!mode)
+        sqlite_file_fail(f, "cannot be written");
+    else if (!is_wal)
+        snprintf(f->error, sizeof(f->error),
+                 "cannot have a write-ahead log here; choose a path on a local disk");
+    sqlite3_finalize(stmt);
+    return is_wal ? 0 : -1;
+}
+
+static int create_schema(struct sqlite_file *f)
+{
+    char sql[sizeof(schema) + 128];
+
+    snprintf(sql, sizeof(sql),
+             "BEGIN; %s; PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT", schema,
+             APPLICATION_ID, SCHEMA_VERSION);
+    if (sqlite3_exec(f->db, sql, NULL, NULL, NULL) != SQLITE_OK)
+        return sqlite_file_fail(f, "cannot be written");
+    return 0;
+}
+
+static int on_wal_commit(void *user, sqlite3 *db, const char *name, int pages)
+{
+    struct sqlite_file *f = user;
+
+    (void)db;
+    (void)name;
+    f->wal_pages = pages;
+    return SQLITE_OK;
+}
+
+static int query_number(struct sqlite_file *f, const char *sql, int64_t *number)
+{
+    sqlite3_stmt *stmt = NULL;
+    const bool ok = sqlite3_prepare_v2(f->db, sql, -1, &stmt, NULL) == SQLITE_OK &&
+                    sqlite3_step(stmt) == SQLITE_ROW;
+
+    if (ok)
+        *number = sqlite3_column_int64(stmt, 0);
+    else
+        sqlite_file_fail(f, "cannot be read");
+    sqlite3_finalize(stmt);
+    return ok ? 0 : -1;
+}
+
+static bool is_same_file(const struct stat *left, const struct stat *right)
+{
+    return left->st_ino == right->st_ino && left->st_dev == right->st_dev;
+}
