@@ -185,7 +185,7 @@ static void close_with(struct client_fsm *fsm, const struct client_fsm_env *env,
     set_state(fsm, env, CLIENT_FSM_CLOSED);
 }
 
-/* The only place that writes the state. */
+/* The only place that writes the state after the start. */
 static void set_state(struct client_fsm *fsm, const struct client_fsm_env *env,
                       enum client_fsm_state next)
 {

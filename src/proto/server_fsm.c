@@ -258,7 +258,7 @@ static enum server_fsm_result refuse_with(struct server_fsm *fsm, const struct s
     return SERVER_FSM_TAKEN;
 }
 
-/* The only place that writes the state. */
+/* The only place that writes the state after the start. */
 static void set_state(struct server_fsm *fsm, const struct server_fsm_env *env,
                       enum server_fsm_state next, int why)
 {

@@ -145,7 +145,6 @@ static void sqlite_store_commit(void *state, struct moment now)
 {
     struct sqlite_store *s = state;
     const bool waiting = s->count > 0 && now.mono_us >= s->due_us;
-    const uint64_t started_us = clock_monotonic_us();
 
     if (!s->healthy && now.mono_us < s->retry_us) {
         if (s->registrations > 0)
@@ -156,6 +155,8 @@ static void sqlite_store_commit(void *state, struct moment now)
         checkpoint_if_due(s, now);
         return;
     }
+
+    const uint64_t started_us = clock_monotonic_us();
     if (flush(s) != 0) {
         report_failure(s, now, clock_monotonic_us() - started_us);
         keep_for_later(s, now);
