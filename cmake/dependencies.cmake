@@ -22,11 +22,6 @@ if(CLISER_TESTS)
   cliser_need(CMOCKA    cmocka           1.1.5    libcmocka-dev)
 endif()
 
-find_path(UTHASH_INCLUDE_DIR uthash.h)
-if(NOT UTHASH_INCLUDE_DIR)
-  string(APPEND missing_packages "\n  uthash.h  (Debian: uthash-dev)")
-endif()
-
 if(missing_packages)
   message(FATAL_ERROR "cliser needs libraries that are not here:${missing_packages}\n"
     "On Debian, scripts/install-dependencies installs them all.")

@@ -18,7 +18,8 @@ struct moment clock_now(void);
 /* Microseconds since some fixed moment; never jumps, goes on while the process is stopped. */
 uint64_t clock_monotonic_us(void);
 
-/* Milliseconds since 1970 UTC; may jump either way when somebody sets the clock. */
+/* Milliseconds since 1970 UTC, up to some too few; may jump either way when somebody sets the
+ * clock. */
 int64_t clock_wall_ms(void);
 
 #endif

@@ -1,7 +1,12 @@
 /*
- * Joins a bufferevent and a session. Decides how lines are cut out of the input, how a short line
+ * Joins a socket and a session. Decides how lines are cut out of what comes, how a short line
  * leaves without a detour, when a peer is too slow, and how a connection says its last word. Knows
  * no rule of the protocol. The session's end is the only way in which a connection ends.
+ *
+ * Lines are short and come whole, and the kernel takes what is sent: so a connection begins with an
+ * event alone, is read into the stack and written straight into the socket. From the first time on
+ * that something has to wait, half a line or a line that the kernel does not take, it has a
+ * bufferevent for it.
  */
 #include "net/conn.h"
 
@@ -19,21 +24,29 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* libevent reads at most this much at a time, which bounds the lines of one wake-up as well. */
+/* Read at a time, which bounds the lines of one wake-up as well. It is what a bufferevent reads. */
 #define READ_BYTES 4096
 /* While lines are held, this much may gather before reading stops. */
 #define MAX_HELD_BYTES 1024
 
+static void conn_on_readable(evutil_socket_t fd, short what, void *user);
 static void conn_on_read(struct bufferevent *bev, void *user);
 static void conn_on_write(struct bufferevent *bev, void *user);
 static void conn_on_event(struct bufferevent *bev, short what, void *user);
-static void take_lines(struct conn *conn, struct moment now);
+static void read_socket(struct conn *conn);
+static void take_kept_lines(struct conn *conn);
+static size_t take_lines(struct conn *conn, const char *bytes, size_t len);
+static void keep(struct conn *conn, const char *bytes, size_t len);
+static struct bufferevent *bufferevent_of(struct conn *conn);
+static size_t unsent(const struct conn *conn);
+static void end_by_peer(struct conn *conn, enum reason reason);
 static void send_line(struct session *session, const char *line, size_t len);
 static void resume(struct session *session);
 static void look(struct session *session);
 static void close_conn(struct session *session, bool said_why);
 static void apply_user_timeout(struct conn *conn);
 static enum reason reason_of_errno(int error);
+static int fd_of(const struct conn *conn);
 static struct conn *conn_of(struct session *session);
 
 const struct session_ops conn_session_ops = {
@@ -53,22 +66,14 @@ struct conn *conn_new(struct conn_env *env, int fd, const struct peer_address *p
     conn->env = env;
     conn->generation = env->generation;
     conn->is_tcp = peer->family != AF_UNIX;
-    /* Not BEV_OPT_CLOSE_ON_FREE: that closes a loop pass later, and a descriptor is wanted back at
-     * once. */
-    conn->bev = bufferevent_socket_new(env->base, fd, 0);
-    if (!conn->bev)
-        goto failed;
-    bufferevent_setcb(conn->bev, conn_on_read, conn_on_write, conn_on_event, conn);
-    if (bufferevent_enable(conn->bev, EV_READ) != 0)
-        goto failed;
+    if (event_assign(&conn->readable, env->base, fd, EV_READ | EV_PERSIST, conn_on_readable,
+                     conn) != 0 ||
+        event_add(&conn->readable, NULL) != 0) {
+        free(conn);
+        return NULL;
+    }
     session_start(&conn->session, env->sessions, peer, now);
     return conn;
-
-failed:
-    if (conn->bev)
-        bufferevent_free(conn->bev);
-    free(conn);
-    return NULL;
 }
 
 bool conn_finish(struct conn *conn, struct moment now)
@@ -84,29 +89,48 @@ bool conn_finish(struct conn *conn, struct moment now)
     conn->linger_until_us = now.mono_us + CONN_LINGER_US;
     if (conn->reading_paused && bufferevent_enable(conn->bev, EV_READ) != 0)
         return true;
-    if (evbuffer_get_length(bufferevent_get_output(conn->bev)) == 0)
-        (void)shutdown(bufferevent_getfd(conn->bev), SHUT_WR);
+    if (unsent(conn) == 0)
+        (void)shutdown(fd_of(conn), SHUT_WR);
     return false;
 }
 
 void conn_free(struct conn *conn)
 {
-    const int fd = bufferevent_getfd(conn->bev);
+    const int fd = fd_of(conn);
 
-    /* Out of epoll before the descriptor is closed: with a deferred callback pending, freeing alone
-     * would do that only later, and a new connection with the same number would go unheard. */
-    (void)bufferevent_disable(conn->bev, EV_READ | EV_WRITE);
-    bufferevent_free(conn->bev);
-    close(fd);
+    if (conn->bev) {
+        /* Out of epoll before the descriptor is closed: with a deferred callback pending, freeing
+         * alone would do that only later, and a new connection with the same number would go
+         * unheard. */
+        (void)bufferevent_disable(conn->bev, EV_READ | EV_WRITE);
+        bufferevent_free(conn->bev);
+        close(fd);
+    } else {
+        /* The other way round: closing takes it out of epoll, as long as no other process has the
+         * socket too, and what is left to do for libevent, at once, is to forget the number. */
+        close(fd);
+        (void)event_del(&conn->readable);
+    }
     free(conn);
+}
+
+static void conn_on_readable(evutil_socket_t fd, short what, void *user)
+{
+    struct conn *conn = user;
+
+    (void)fd;
+    (void)what;
+    conn->env->reads++;
+    read_socket(conn);
 }
 
 static void conn_on_read(struct bufferevent *bev, void *user)
 {
     struct conn *conn = user;
 
+    conn->env->reads++;
     if (!conn->closing)
-        take_lines(conn, clock_now());
+        take_kept_lines(conn);
     if (conn->closing) {
         struct evbuffer *input = bufferevent_get_input(bev);
         evbuffer_drain(input, evbuffer_get_length(input));
@@ -118,41 +142,59 @@ static void conn_on_write(struct bufferevent *bev, void *user)
 {
     struct conn *conn = user;
 
+    (void)bev;
     if (conn->lingering)
-        (void)shutdown(bufferevent_getfd(bev), SHUT_WR);
+        (void)shutdown(fd_of(conn), SHUT_WR);
 }
 
 static void conn_on_event(struct bufferevent *bev, short what, void *user)
 {
-    struct conn *conn = user;
-    const enum reason reason =
-        what & BEV_EVENT_ERROR ? reason_of_errno(EVUTIL_SOCKET_ERROR()) : REASON_LEFT;
-
     (void)bev;
-    conn->gone = true;
-    if (conn->lingering)
-        conn->env->on_dying(conn->env->user, conn);
-    else
-        session_end(&conn->session, reason, clock_now());
+    end_by_peer(user,
+                what & BEV_EVENT_ERROR ? reason_of_errno(EVUTIL_SOCKET_ERROR()) : REASON_LEFT);
 }
 
-/* Takes every whole line; what is left over is the begin of one, or lines that are held. */
-static void take_lines(struct conn *conn, struct moment now)
+/* Straight from the kernel, while there is no bufferevent. */
+static void read_socket(struct conn *conn)
+{
+    char bytes[READ_BYTES];
+    const ssize_t got = recv(fd_of(conn), bytes, sizeof(bytes), MSG_DONTWAIT);
+
+    if (got > 0) {
+        const size_t taken = conn->closing ? (size_t)got : take_lines(conn, bytes, (size_t)got);
+        if (!conn->closing && taken < (size_t)got)
+            keep(conn, bytes + taken, (size_t)got - taken);
+    } else if (got == 0) {
+        end_by_peer(conn, REASON_LEFT);
+    } else if (errno != EAGAIN && errno != EINTR) {
+        end_by_peer(conn, reason_of_errno(errno));
+    }
+}
+
+static void take_kept_lines(struct conn *conn)
 {
     struct evbuffer *input = bufferevent_get_input(conn->bev);
     const size_t len = evbuffer_get_length(input);
     const char *bytes = (const char *)evbuffer_pullup(input, -1);
+
+    if (len == 0)
+        return;
+    if (bytes)
+        evbuffer_drain(input, take_lines(conn, bytes, len));
+    else
+        session_end(&conn->session, REASON_RESOURCES, clock_now());
+}
+
+/* Takes every whole line, and returns how many bytes that were: what is left over is the begin of
+ * one, or lines that are held, or of no interest any more. */
+static size_t take_lines(struct conn *conn, const char *bytes, size_t len)
+{
+    const struct moment now = clock_now();
     const char *line = NULL;
     size_t line_len = 0;
     size_t taken = 0;
     bool held = false;
 
-    if (len == 0)
-        return;
-    if (!bytes) {
-        session_end(&conn->session, REASON_RESOURCES, now);
-        return;
-    }
     while (!conn->closing && !held) {
         const int got = proto_take_line(bytes + taken, len - taken, &line, &line_len);
         if (got == 0)
@@ -164,12 +206,57 @@ static void take_lines(struct conn *conn, struct moment now)
         else
             held = true;
     }
-    evbuffer_drain(input, taken);
-
-    if (held && len - taken >= MAX_HELD_BYTES && !conn->reading_paused) {
+    if (held && conn->bev && len - taken >= MAX_HELD_BYTES && !conn->reading_paused) {
         conn->reading_paused = true;
         (void)bufferevent_disable(conn->bev, EV_READ);
     }
+    return taken;
+}
+
+/* Puts bytes by that cannot be used yet: before all that is still to be read. */
+static void keep(struct conn *conn, const char *bytes, size_t len)
+{
+    struct bufferevent *bev = bufferevent_of(conn);
+
+    /* A bufferevent keeps others from adding to its input; here we are the bufferevent. */
+    if (bev)
+        evbuffer_unfreeze(bufferevent_get_input(bev), 0);
+    if (!bev || evbuffer_add(bufferevent_get_input(bev), bytes, len) != 0)
+        session_end(&conn->session, REASON_RESOURCES, clock_now());
+    if (bev)
+        evbuffer_freeze(bufferevent_get_input(bev), 0);
+}
+
+/* The bufferevent takes the socket over from our own event. Returns NULL when memory is out. */
+static struct bufferevent *bufferevent_of(struct conn *conn)
+{
+    if (conn->bev)
+        return conn->bev;
+
+    struct bufferevent *bev = bufferevent_socket_new(conn->env->base, fd_of(conn), 0);
+    if (!bev)
+        return NULL;
+    bufferevent_setcb(bev, conn_on_read, conn_on_write, conn_on_event, conn);
+    (void)event_del(&conn->readable);
+    conn->bev = bev;
+    /* It was in epoll a moment ago, so there is room for it. */
+    if (bufferevent_enable(bev, EV_READ) != 0)
+        conn->gone = true;
+    return conn->gone ? NULL : bev;
+}
+
+static size_t unsent(const struct conn *conn)
+{
+    return conn->bev ? evbuffer_get_length(bufferevent_get_output(conn->bev)) : 0;
+}
+
+static void end_by_peer(struct conn *conn, enum reason reason)
+{
+    conn->gone = true;
+    if (conn->lingering)
+        conn->env->on_dying(conn->env->user, conn);
+    else
+        session_end(&conn->session, reason, clock_now());
 }
 
 /*
@@ -179,7 +266,7 @@ static void take_lines(struct conn *conn, struct moment now)
 static void send_line(struct session *session, const char *line, size_t len)
 {
     struct conn *conn = conn_of(session);
-    const size_t waiting = evbuffer_get_length(bufferevent_get_output(conn->bev));
+    const size_t waiting = unsent(conn);
     ssize_t sent = 0;
 
     if (conn->gone)
@@ -187,7 +274,7 @@ static void send_line(struct session *session, const char *line, size_t len)
     if (conn->generation != conn->env->generation)
         apply_user_timeout(conn);
     if (waiting == 0) {
-        sent = send(bufferevent_getfd(conn->bev), line, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        sent = send(fd_of(conn), line, len, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent == (ssize_t)len)
             return;
         if (sent < 0 && errno != EAGAIN && errno != EINTR && errno != ENOBUFS) {
@@ -203,10 +290,11 @@ static void send_line(struct session *session, const char *line, size_t len)
     const size_t rest = len - (size_t)sent;
     if (waiting + rest > CONN_MAX_UNSENT_BYTES)
         session_end(session, REASON_SLOW, clock_now());
-    else if (bufferevent_write(conn->bev, line + sent, rest) != 0)
+    else if (!bufferevent_of(conn) || bufferevent_write(conn->bev, line + sent, rest) != 0)
         session_end(session, REASON_RESOURCES, clock_now());
 }
 
+/* Lines that are held are kept in the bufferevent. */
 static void resume(struct session *session)
 {
     struct conn *conn = conn_of(session);
@@ -216,24 +304,31 @@ static void resume(struct session *session)
         if (bufferevent_enable(conn->bev, EV_READ) != 0)
             conn->reading_paused = true; /* it will not answer, and be dropped for that */
     }
-    if (evbuffer_get_length(bufferevent_get_input(conn->bev)) > 0)
+    if (conn->bev && evbuffer_get_length(bufferevent_get_input(conn->bev)) > 0)
         bufferevent_trigger(conn->bev, EV_READ, BEV_TRIG_DEFER_CALLBACKS);
 }
 
 static void look(struct session *session)
 {
     struct conn *conn = conn_of(session);
-    struct evbuffer *input = bufferevent_get_input(conn->bev);
 
     if (conn->closing || conn->reading_paused)
         return;
-    /* A bufferevent keeps others from adding to its input; here we are the bufferevent. An end or
-     * an error is left for the event loop to find: it is there then, too. */
+    if (!conn->bev) {
+        read_socket(conn);
+        return;
+    }
+    struct evbuffer *input = bufferevent_get_input(conn->bev);
     evbuffer_unfreeze(input, 0);
-    const int got = evbuffer_read(input, bufferevent_getfd(conn->bev), READ_BYTES);
+    const int got = evbuffer_read(input, fd_of(conn), READ_BYTES);
+    const int error = errno;
     evbuffer_freeze(input, 0);
     if (got > 0)
-        take_lines(conn, clock_now());
+        take_kept_lines(conn);
+    else if (got == 0)
+        end_by_peer(conn, REASON_LEFT);
+    else if (error != EAGAIN && error != EINTR)
+        end_by_peer(conn, reason_of_errno(error));
 }
 
 static void close_conn(struct session *session, bool said_why)
@@ -251,14 +346,19 @@ static void apply_user_timeout(struct conn *conn)
 {
     conn->generation = conn->env->generation;
     if (conn->is_tcp)
-        (void)setsockopt(bufferevent_getfd(conn->bev), IPPROTO_TCP, TCP_USER_TIMEOUT,
-                         &conn->env->user_timeout_ms, sizeof(conn->env->user_timeout_ms));
+        (void)setsockopt(fd_of(conn), IPPROTO_TCP, TCP_USER_TIMEOUT, &conn->env->user_timeout_ms,
+                         sizeof(conn->env->user_timeout_ms));
 }
 
 /* TCP gives up on a peer that acknowledges nothing (TCP_USER_TIMEOUT). */
 static enum reason reason_of_errno(int error)
 {
     return error == ETIMEDOUT ? REASON_TIMED_OUT : REASON_RESET;
+}
+
+static int fd_of(const struct conn *conn)
+{
+    return (int)event_get_fd(&conn->readable);
 }
 
 static struct conn *conn_of(struct session *session)

@@ -1,6 +1,7 @@
 /*
- * One client's connection: a bufferevent with a session inside. A callback translates and returns;
- * it never frees. Whoever owns the connection (server.c) frees it at the end of the loop turn.
+ * One client's connection: a socket with its event, and a session inside. A callback translates and
+ * returns; it never frees. Whoever owns the connection (server.c) frees it at the end of the loop
+ * turn.
  */
 #ifndef NET_CONN_H
 #define NET_CONN_H
@@ -9,6 +10,8 @@
 #include <stdint.h>
 
 #include <sys/queue.h>
+
+#include <event2/event_struct.h>
 
 #include "session/session.h"
 
@@ -36,11 +39,13 @@ struct conn_env {
         user_timeout_ms; /* TCP gives a connection up when data is unacknowledged for so long */
     uint8_t
         generation; /* counts changes of user_timeout_ms; new sockets have it from the listener */
+    unsigned reads; /* how often a connection was read in this turn; the server sets it back */
 };
 
 struct conn {
     struct session session;
-    struct bufferevent *bev; /* owns the socket */
+    struct event readable;   /* its descriptor is the socket, which the connection owns */
+    struct bufferevent *bev; /* NULL until something had to wait; reads in readable's place */
     struct conn_env *env;
     TAILQ_ENTRY(conn) link; /* the server's: in the list that place names */
     uint64_t linger_until_us;

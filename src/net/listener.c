@@ -24,6 +24,9 @@
  */
 #define ACCEPT_BUDGET 64
 
+/* The plainest congestion control there is, and always built in. */
+#define CONGESTION "reno"
+
 /* A rest begins short and doubles while it does not help. */
 #define REST_MIN_US (10 * CLOCK_US_PER_MS)
 #define REST_MAX_US CLOCK_US_PER_SEC
@@ -127,6 +130,12 @@ void listeners_tick(struct listeners *all, struct moment now)
     }
 }
 
+void listeners_look(struct listeners *all)
+{
+    for (size_t i = 0; i < all->count; i++)
+        listener_on_ready(all->items[i].fd, EV_READ, &all->items[i]);
+}
+
 void listeners_descriptor_freed(struct listeners *all)
 {
     if (all->resting)
@@ -214,6 +223,10 @@ static int set_options(int fd, const struct listeners_options *options, sa_famil
         setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof(user_timeout_ms)) !=
             0)
         return -1;
+    /* For lines of 20 bytes there is no congestion to control, and the dearer algorithms estimate
+     * bandwidth and set a timer for each of them. Where this one is not allowed, the system's will
+     * do. */
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, CONGESTION, sizeof(CONGESTION) - 1);
     /* So that 0.0.0.0 and [::] can be listened on beside each other. */
     return family == AF_INET6 ? setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) : 0;
 }

@@ -46,6 +46,13 @@ uint64_t listeners_next_us(const struct listeners *listeners);
 /* Starts accepting again when the rest is over. */
 void listeners_tick(struct listeners *listeners, struct moment now);
 
+/*
+ * Accepts now, as if the event loop had said that somebody is there. For a turn in which very many
+ * connections were read: epoll hands events over in the order in which they came up, so that when
+ * a million clients vanish at once a newcomer would wait behind all of them.
+ */
+void listeners_look(struct listeners *listeners);
+
 /* A descriptor has become free: a rest may end now. */
 void listeners_descriptor_freed(struct listeners *listeners);
 

@@ -14,6 +14,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* A turn in which so many connections were read: newcomers are looked for, and at, at its end. */
+#define CROWDED_READS 256
 /* While draining, this many times a second some sessions are ended. */
 #define DRAIN_STEP_US (20 * CLOCK_US_PER_MS)
 
@@ -91,7 +93,11 @@ int server_run(struct server *server)
 {
     set_timer(server, clock_now());
     while (server->phase != SERVER_DONE) {
-        if (event_base_loop(server->base, EVLOOP_ONCE) < 0)
+        /* What the store has kept for the next turn must not wait for anybody to say something. */
+        const bool at_once = store_next_us(server->store) == 0;
+        const int flags = at_once ? EVLOOP_ONCE | EVLOOP_NONBLOCK : EVLOOP_ONCE;
+
+        if (event_base_loop(server->base, flags) < 0)
             return -1;
         end_turn(server);
     }
@@ -218,7 +224,7 @@ static void server_on_dying(void *user, struct conn *conn)
 }
 
 /*
- * No session, no bufferevent, no memory: one line and the end. What the newcomer has sent already
+ * No session, no event, no memory: one line and the end. What the newcomer has sent already
  * is read, since bytes left unread would make the kernel reset the connection and lose the line.
  */
 static void refuse_at_the_door(int fd, int refusal)
@@ -236,9 +242,16 @@ static void refuse_at_the_door(int fd, int refusal)
 
 static void end_turn(struct server *server)
 {
+    const unsigned reads = server->conn_env.reads;
     struct moment now = clock_now();
 
-    store_turn(server->store, now);
+    server->conn_env.reads = 0;
+    if (reads >= CROWDED_READS) {
+        if (server->listeners)
+            listeners_look(server->listeners);
+        sessions_look_at_pending(server->sessions, now);
+    }
+    store_turn(server->store, reads > 0 && server->phase == SERVER_SERVING, now);
     now = clock_now(); /* a commit may have waited for a disk */
     free_dying(server, now);
     set_timer(server, now);
@@ -309,9 +322,10 @@ static void set_timer(struct server *server, struct moment now)
 static uint64_t next_us(const struct server *server)
 {
     const struct conn *lingering = TAILQ_FIRST(&server->lingering);
+    const uint64_t store_us = store_next_us(server->store);
     const uint64_t wishes[] = {
         sessions_next_us(server->sessions),
-        store_next_us(server->store),
+        store_us == 0 ? UINT64_MAX : store_us, /* the next turn comes without being asked for */
         lingering ? lingering->linger_until_us : UINT64_MAX,
         server->listeners ? listeners_next_us(server->listeners) : UINT64_MAX,
         server->phase == SERVER_DRAINING ? server->drain_next_us : UINT64_MAX,

@@ -1,17 +1,17 @@
 /*
- * Records by ID (uthash under a keyed hash, so that nobody can choose IDs that collide) and by sid
- * (an array), with a bitmap that finds the lowest free sid. Owns the records; knows nothing of how
- * they are stored or who holds them.
+ * Records by ID (an index under a keyed hash, so that nobody can choose IDs that collide) and by
+ * sid (an array), with a bitmap that finds the lowest free sid. Owns the records; knows nothing of
+ * how they are stored or who holds them.
+ *
+ * The order of IDs (cid_order.h) is made for whom it takes a list, and later: a second bitmap says
+ * which records are in it, so a new one is not in it by doing nothing, and what is missing is what
+ * the two bitmaps differ in. Nothing is noted that could grow, go stale or find no memory.
  */
-
-/* Read by uthash.h: our hash, and a failed allocation leaves the element out (its hh.tbl is NULL).
- */
-#define HASH_FUNCTION(key, len, hashv) ((hashv) = (unsigned)hash_bytes((key), (len)))
-#define HASH_NONFATAL_OOM              1
-
 #include "registry/registry.h"
 
 #include "base/hash.h"
+#include "base/hash_index.h"
+#include "registry/cid_order.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -20,18 +20,25 @@
 #define FIRST_CAPACITY 1024 /* sids; a multiple of WORD_BITS */
 
 struct registry {
-    struct registry_record *by_cid;  /* uthash head */
+    struct hash_index by_cid;        /* sids */
     struct registry_record **by_sid; /* [sid - 1], NULL while free */
     uint64_t *taken;                 /* bit sid - 1 */
-    uint32_t capacity;               /* of both */
+    uint64_t *ordered;               /* bit sid - 1: of those taken, which are in order */
+    uint32_t capacity;               /* of all three */
     uint32_t first_free_word;        /* no word before this one has a free bit */
+    uint32_t first_unordered_word;   /* nor before this one one that is taken and not ordered */
+    struct cid_order order;          /* of IDs */
     size_t connected;
 };
 
+static uint32_t hash_of(const char *cid, size_t len);
+static struct registry_record *find(const struct registry *registry, const char *cid, size_t len,
+                                    uint32_t hash);
 static struct registry_record *add_record(struct registry *registry, uint32_t sid, const char *cid,
-                                          size_t len);
+                                          size_t len, uint32_t hash);
 static uint32_t lowest_free_sid(struct registry *registry);
 static int reserve_sid(struct registry *registry, uint32_t sid);
+static int grow_bitmap(uint64_t **bitmap, uint32_t bits, uint64_t more_bits);
 
 struct registry *registry_new(void)
 {
@@ -42,20 +49,19 @@ void registry_free(struct registry *registry)
 {
     if (!registry)
         return;
-    HASH_CLEAR(hh, registry->by_cid);
+    hash_index_clear(&registry->by_cid);
+    cid_order_clear(&registry->order);
     for (uint32_t index = 0; index < registry->capacity; index++)
         free(registry->by_sid[index]);
     free(registry->by_sid);
     free(registry->taken);
+    free(registry->ordered);
     free(registry);
 }
 
 struct registry_record *registry_find(const struct registry *registry, const char *cid, size_t len)
 {
-    struct registry_record *record = NULL;
-
-    HASH_FIND(hh, registry->by_cid, cid, len, record);
-    return record;
+    return find(registry, cid, len, hash_of(cid, len));
 }
 
 struct registry_record *registry_by_sid(const struct registry *registry, uint32_t sid)
@@ -63,19 +69,24 @@ struct registry_record *registry_by_sid(const struct registry *registry, uint32_
     return sid >= 1 && sid <= registry->capacity ? registry->by_sid[sid - 1] : NULL;
 }
 
-struct registry_record *registry_add(struct registry *registry, const char *cid, size_t len)
+struct registry_record *registry_find_or_add(struct registry *registry, const char *cid, size_t len)
 {
-    return add_record(registry, lowest_free_sid(registry), cid, len);
+    const uint32_t hash = hash_of(cid, len);
+    struct registry_record *record = find(registry, cid, len, hash);
+
+    return record ? record : add_record(registry, lowest_free_sid(registry), cid, len, hash);
 }
 
 struct registry_record *registry_restore(struct registry *registry, uint32_t sid, const char *cid,
                                          size_t len)
 {
+    const uint32_t hash = hash_of(cid, len);
+
     if (sid == 0 || !proto_id_valid(cid, len) || registry_by_sid(registry, sid) ||
-        registry_find(registry, cid, len))
+        find(registry, cid, len, hash))
         return NULL;
 
-    struct registry_record *record = add_record(registry, sid, cid, len);
+    struct registry_record *record = add_record(registry, sid, cid, len, hash);
     if (record)
         record->stored = true;
     return record;
@@ -85,14 +96,18 @@ void registry_remove(struct registry *registry, struct registry_record *record)
 {
     const uint32_t index = record->sid - 1;
     const uint32_t word = index / WORD_BITS;
+    const uint64_t bit = UINT64_C(1) << (index % WORD_BITS);
 
-    registry->taken[word] &= ~(UINT64_C(1) << (index % WORD_BITS));
+    if (registry->ordered[word] & bit)
+        cid_order_remove(&registry->order, registry->by_sid, record->sid);
+    registry->ordered[word] &= ~bit;
+    registry->taken[word] &= ~bit;
     registry->by_sid[index] = NULL;
     if (word < registry->first_free_word)
         registry->first_free_word = word;
     if (record->connected)
         registry->connected--;
-    HASH_DEL(registry->by_cid, record);
+    hash_index_remove(&registry->by_cid, hash_of(record->cid, record->cid_len), record->sid);
     free(record);
 }
 
@@ -127,9 +142,41 @@ struct registry_record *registry_next(const struct registry *registry, uint32_t 
     return NULL;
 }
 
+int registry_order_some(struct registry *registry, size_t budget)
+{
+    uint32_t *word = &registry->first_unordered_word;
+
+    while (budget > 0 && registry_unordered(registry) > 0) {
+        const uint64_t missing = registry->taken[*word] & ~registry->ordered[*word];
+        if (missing == 0) {
+            ++*word;
+            continue;
+        }
+
+        const uint64_t bit = missing & -missing;
+        const uint32_t sid = *word * WORD_BITS + (uint32_t)__builtin_ctzll(missing) + 1;
+        if (cid_order_add(&registry->order, registry->by_sid, sid) != 0)
+            return -1;
+        registry->ordered[*word] |= bit;
+        budget--;
+    }
+    return 0;
+}
+
+size_t registry_unordered(const struct registry *registry)
+{
+    return registry->by_cid.count - registry->order.count;
+}
+
+size_t registry_page(const struct registry *registry, const char *after,
+                     struct registry_record **page, size_t size)
+{
+    return cid_order_page(&registry->order, registry->by_sid, after, page, size);
+}
+
 size_t registry_count(const struct registry *registry)
 {
-    return HASH_COUNT(registry->by_cid);
+    return registry->by_cid.count;
 }
 
 size_t registry_connected(const struct registry *registry)
@@ -137,8 +184,27 @@ size_t registry_connected(const struct registry *registry)
     return registry->connected;
 }
 
+static uint32_t hash_of(const char *cid, size_t len)
+{
+    return (uint32_t)hash_bytes(cid, len);
+}
+
+static struct registry_record *find(const struct registry *registry, const char *cid, size_t len,
+                                    uint32_t hash)
+{
+    size_t cursor = 0;
+    uint32_t sid;
+
+    while ((sid = hash_index_next(&registry->by_cid, hash, &cursor)) != 0) {
+        struct registry_record *record = registry->by_sid[sid - 1];
+        if (record->cid_len == len && memcmp(record->cid, cid, len) == 0)
+            return record;
+    }
+    return NULL;
+}
+
 static struct registry_record *add_record(struct registry *registry, uint32_t sid, const char *cid,
-                                          size_t len)
+                                          size_t len, uint32_t hash)
 {
     if (reserve_sid(registry, sid) != 0)
         return NULL;
@@ -149,13 +215,15 @@ static struct registry_record *add_record(struct registry *registry, uint32_t si
     record->sid = sid;
     record->cid_len = (uint8_t)len;
     memcpy(record->cid, cid, len);
-    HASH_ADD_KEYPTR(hh, registry->by_cid, record->cid, len, record);
-    if (!record->hh.tbl) {
+    if (hash_index_add(&registry->by_cid, hash, sid) != 0) {
         free(record);
         return NULL;
     }
     registry->by_sid[sid - 1] = record;
-    registry->taken[(sid - 1) / WORD_BITS] |= UINT64_C(1) << ((sid - 1) % WORD_BITS);
+    const uint32_t word = (sid - 1) / WORD_BITS;
+    registry->taken[word] |= UINT64_C(1) << ((sid - 1) % WORD_BITS);
+    if (word < registry->first_unordered_word)
+        registry->first_unordered_word = word;
     return record;
 }
 
@@ -186,14 +254,25 @@ static int reserve_sid(struct registry *registry, uint32_t sid)
     if (!by_sid)
         return -1;
     registry->by_sid = by_sid;
-    uint64_t *taken = realloc(registry->taken, capacity / WORD_BITS * sizeof(*registry->taken));
-    if (!taken)
+    if (grow_bitmap(&registry->taken, registry->capacity, capacity) != 0 ||
+        grow_bitmap(&registry->ordered, registry->capacity, capacity) != 0)
         return -1;
-    registry->taken = taken;
     memset(by_sid + registry->capacity, 0,
            (capacity - registry->capacity) * sizeof(*registry->by_sid));
-    memset(taken + registry->capacity / WORD_BITS, 0,
-           (capacity - registry->capacity) / WORD_BITS * sizeof(*registry->taken));
     registry->capacity = (uint32_t)capacity;
+    return 0;
+}
+
+/* The new bits are clear. Returns 0, or -1 when memory is out. */
+static int grow_bitmap(uint64_t **bitmap, uint32_t bits, uint64_t more_bits)
+{
+    const size_t words = bits / WORD_BITS;
+    const size_t more_words = more_bits / WORD_BITS;
+    uint64_t *grown = realloc(*bitmap, more_words * sizeof(*grown));
+
+    if (!grown)
+        return -1;
+    memset(grown + words, 0, (more_words - words) * sizeof(*grown));
+    *bitmap = grown;
     return 0;
 }

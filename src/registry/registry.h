@@ -1,5 +1,6 @@
 /*
- * The registry: one record for each client that ever registered, found by sid and by ID.
+ * The registry: one record for each client that ever registered, found by sid and by ID, and
+ * listed in the order of IDs.
  *
  * Only rules over memory: no clock, no I/O. A store writes down what happens here (store/store.h),
  * and a session (session/session.h) decides when. Times are Unix seconds.
@@ -10,8 +11,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <uthash.h>
 
 #include "base/address.h"
 #include "cliser/proto.h"
@@ -26,7 +25,6 @@ struct probe;
  * belong to session/claim.c.
  */
 struct registry_record {
-    UT_hash_handle hh;
     int64_t since;            /* when connected last changed */
     int64_t last_seen;        /* last registration, keep-alive answer or end */
     uint32_t sid;             /* from 1, lowest free first */
@@ -57,10 +55,11 @@ struct registry_record *registry_find(const struct registry *registry, const cha
 struct registry_record *registry_by_sid(const struct registry *registry, uint32_t sid);
 
 /*
- * Adds a disconnected record with the lowest free sid for a valid ID that is not there yet. Returns
- * it, or NULL when memory is out.
+ * The record of a valid ID; if it has none, a disconnected one is added with the lowest free sid.
+ * Returns it, or NULL when memory is out.
  */
-struct registry_record *registry_add(struct registry *registry, const char *cid, size_t len);
+struct registry_record *registry_find_or_add(struct registry *registry, const char *cid,
+                                             size_t len);
 
 /*
  * Adds a record as a store remembers it, with its own sid. Returns it, or NULL when memory is out,
@@ -82,6 +81,30 @@ void registry_disconnect(struct registry *registry, struct registry_record *reco
 
 /* The record with the lowest sid above this one, or NULL: walks all records, starting with 0. */
 struct registry_record *registry_next(const struct registry *registry, uint32_t sid);
+
+/*
+ * Lists are read in the order of IDs, in pages that are cheap with any number of records. The order
+ * is made when somebody wants a list, in steps, so that a registration costs nothing more where
+ * nobody does: call this until registry_unordered() is 0, no more often in a turn of the loop than
+ * it can spare, and then ask for the pages. Puts up to budget records that are new since the last
+ * time in their places. Returns 0, or -1 when memory is out: what is in order stays so, and the
+ * next call tries again.
+ */
+int registry_order_some(struct registry *registry, size_t budget);
+
+/* How many records are not yet in order, and so in no page. */
+size_t registry_unordered(const struct registry *registry);
+
+/*
+ * The next records in the strcmp order of their IDs: those behind the ID after, which may belong to
+ * no record; "" is before all. Returns how many there are in page: size, or fewer when these are
+ * the last ones. They may be removed as soon as something else happens, so a list goes on behind a
+ * copy of the last ID it was given, whether it showed that one or not: then, whoever comes and goes
+ * in between, no ID is given twice, and none is left out that was in order all the time. Filters
+ * are the caller's; size bounds what it looks at.
+ */
+size_t registry_page(const struct registry *registry, const char *after,
+                     struct registry_record **page, size_t size);
 
 /* How many records there are, and how many of them are connected. */
 size_t registry_count(const struct registry *registry);

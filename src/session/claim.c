@@ -29,10 +29,8 @@ static void disconnect_record(struct sessions *all, struct registry_record *reco
 void claim_id(struct session *session, const char *id, size_t len)
 {
     struct sessions *all = session->all;
-    struct registry_record *record = registry_find(all->registry, id, len);
+    struct registry_record *record = registry_find_or_add(all->registry, id, len);
 
-    if (!record)
-        record = registry_add(all->registry, id, len);
     if (!record)
         session_end(session, REASON_REGISTRY, all->now);
     else if (record->holder)

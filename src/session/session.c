@@ -15,6 +15,8 @@
 
 /* A deadline noticed this late was missed by us: stopped, or held up by a disk. */
 #define LATE_US (250 * CLOCK_US_PER_MS)
+/* Newcomers that are looked at in a crowded turn. */
+#define LOOK_BUDGET 256
 /* Records that one housekeeping looks at: a million are seen within some minutes. */
 #define FORGET_BUDGET   4096
 #define HOUSEKEEPING_US CLOCK_US_PER_SEC
@@ -149,6 +151,27 @@ void sessions_tick(struct sessions *all, struct moment now)
     ask_who_is_due(all);
     if (now.mono_us >= all->housekeeping_us)
         keep_house(all);
+}
+
+void sessions_look_at_pending(struct sessions *all, struct moment now)
+{
+    struct session *newest[LOOK_BUDGET];
+    struct session *session;
+    size_t count = 0;
+
+    all->now = now;
+    TAILQ_FOREACH_REVERSE(session, &all->pending, session_list, pending)
+    {
+        if (count == LOOK_BUDGET)
+            break;
+        newest[count++] = session;
+    }
+    /* A look may end any of them, or bring it to 140; all are there until the turn ends. */
+    while (count-- > 0) {
+        session = newest[count];
+        if (!session_is_over(session))
+            all->ops->look(session);
+    }
 }
 
 const struct sessions_counters *sessions_counters(const struct sessions *all)

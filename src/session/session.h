@@ -129,6 +129,13 @@ uint64_t sessions_next_us(const struct sessions *all);
  */
 void sessions_tick(struct sessions *all, struct moment now);
 
+/*
+ * Looks at what the newest of those that are on their way have sent (session_ops.look). For a turn
+ * in which very many clients were heard: epoll hands over in the order in which they spoke, and
+ * when a million vanish at once, who comes then would wait behind all of them at every step.
+ */
+void sessions_look_at_pending(struct sessions *all, struct moment now);
+
 const struct sessions_counters *sessions_counters(const struct sessions *all);
 
 /* Sessions that are connected, and those on their way there. */

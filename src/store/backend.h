@@ -32,8 +32,8 @@ struct store_backend {
     /* Takes a change down; see store_push_answer(). Returns 0, or -1 when memory is out. */
     int (*take)(void *state, const struct change *change, struct moment now);
 
-    /* Makes durable what is due, and pushes answers. */
-    void (*commit)(void *state, struct moment now);
+    /* Makes durable what is due, and pushes answers; busy as for store_turn(). */
+    void (*commit)(void *state, bool busy, struct moment now);
 
     uint64_t (*next_us)(const void *state);
     bool (*healthy)(const void *state);

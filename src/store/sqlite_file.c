@@ -39,9 +39,9 @@ static const char *const statements[SQLITE_STATEMENT_COUNT] = {
     [SQLITE_STATEMENT_BEGIN]      = "BEGIN IMMEDIATE",
     [SQLITE_STATEMENT_COMMIT]     = "COMMIT",
     [SQLITE_STATEMENT_ROLLBACK]   = "ROLLBACK",
-    [SQLITE_STATEMENT_REGISTER]   = ("INSERT INTO clients VALUES(?1, ?2, ?3, ?4, 1, ?5, ?6, NULL, '', ?9)"
+    [SQLITE_STATEMENT_REGISTER]   = ("INSERT INTO clients VALUES(?1, ?2, ?3, ?4, 1, ?5, ?6, NULL, ?8, ?9)"
                               " ON CONFLICT(sid) DO UPDATE SET cip = ?3, cport = ?4, cstatus = 1,"
-                              " since = ?5, last_seen = ?6, rtt_ms = NULL, node = ?9"),
+                              " since = ?5, last_seen = ?6, rtt_ms = NULL, reason = ?8, node = ?9"),
     [SQLITE_STATEMENT_DISCONNECT] = ("UPDATE clients SET cstatus = 0, since = ?5, last_seen = ?6,"
                               " rtt_ms = ?7, reason = ?8 WHERE sid = ?1"),
     [SQLITE_STATEMENT_FORGET]     = "DELETE FROM clients WHERE sid = ?1",

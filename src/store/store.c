@@ -84,9 +84,9 @@ void store_forget(struct store *store, const struct registry_record *record, str
     (void)store->backend->take(store->state, &change, now);
 }
 
-void store_turn(struct store *store, struct moment now)
+void store_turn(struct store *store, bool busy, struct moment now)
 {
-    store->backend->commit(store->state, now);
+    store->backend->commit(store->state, busy, now);
 
     /* What an answer sets off is registered in the next turn: its own answer waits behind these. */
     const size_t count = store->answer_count;

@@ -76,16 +76,22 @@ void store_disconnect(struct store *store, const struct registry_record *record,
 /* Removes the row of a record that is about to leave the registry. */
 void store_forget(struct store *store, const struct registry_record *record, struct moment now);
 
-/* The end of a loop turn: commits what is due in one transaction, then delivers answers. */
-void store_turn(struct store *store, struct moment now);
+/*
+ * The end of a loop turn: commits what is due in one transaction, then delivers answers. With busy,
+ * which says that clients were heard in this turn and more may be heard at once, registrations may
+ * be kept for the next one; store_next_us() is 0 then.
+ */
+void store_turn(struct store *store, bool busy, struct moment now);
 
-/* When store_turn() has to be called even if nothing happens until then; UINT64_MAX for never. */
+/* When store_turn() has to be called even if nothing happens until then: 0 for at once, UINT64_MAX
+ * for never. */
 uint64_t store_next_us(const struct store *store);
 
 /* Can clients be registered, as far as the last attempt tells? */
 bool store_healthy(const struct store *store);
 
-/* Commits what is left and frees. Undelivered answers are dropped. NULL is allowed. */
+/* Commits what is left, but for registrations that no turn has committed yet: nobody can be told of
+ * them. Frees. NULL is allowed. */
 void store_close(struct store *store, struct moment now);
 
 #endif

@@ -21,7 +21,7 @@ struct memory {
 static void *memory_open(struct store *store, const struct store_options *options,
                          struct registry *registry, char *message, size_t message_size);
 static int memory_take(void *state, const struct change *change, struct moment now);
-static void memory_commit(void *state, struct moment now);
+static void memory_commit(void *state, bool busy, struct moment now);
 static uint64_t memory_next_us(const void *state);
 static bool memory_healthy(const void *state);
 static void memory_close(void *state, struct moment now);
@@ -70,10 +70,11 @@ static int memory_take(void *state, const struct change *change, struct moment n
     return 0;
 }
 
-static void memory_commit(void *state, struct moment now)
+static void memory_commit(void *state, bool busy, struct moment now)
 {
     struct memory *memory = state;
 
+    (void)busy;
     (void)now;
     for (size_t i = 0; i < memory->count; i++)
         store_push_answer(memory->store, memory->pending[i].serial, memory->pending[i].sid,

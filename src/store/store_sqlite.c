@@ -1,8 +1,9 @@
 /*
- * The store in one SQLite file (WAL): all changes of a turn are one transaction. Decides when
- * changes are due, and how to come back from a full disk or a broken file: what could not be
- * written is kept, and after the file had to be opened anew everything is written again from the
- * registry. There is exactly one connection that writes; everybody else opens the file read-only.
+ * The store in one SQLite file (WAL): all registrations of some turns are one transaction, and so
+ * are all disconnections of some more. Decides when changes are due, and how to come back from a
+ * full disk or a broken file: what could not be written is kept, and after the file had to be
+ * opened anew everything is written again from the registry. There is exactly one connection that
+ * writes; everybody else opens the file read-only.
  */
 #include "store/backend.h"
 
@@ -15,6 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A commit costs as much as some twenty rows in it. So while one turn follows the other without a
+ * pause, registrations wait for those of the next one, until there are so many or so long. */
+#define GATHER_REGISTRATIONS    64
+#define GATHER_REGISTRATIONS_US (2 * CLOCK_US_PER_MS)
 /* Disconnections may wait this long for company: half of the 100 ms that are promised, since the
  * end of the turn and the commit take their time as well. */
 #define GATHER_US (50 * CLOCK_US_PER_MS)
@@ -34,6 +39,13 @@
 #define MAX_SID    (INT64_C(1) << 26)
 #define MAX_RTT_MS 4e6 /* rtt_us has 32 bits */
 
+/* In the order in which they happened. */
+struct change_queue {
+    struct change *items;
+    size_t count;
+    size_t capacity;
+};
+
 struct sqlite_store {
     struct store *store;
     const struct store_options *options;
@@ -41,11 +53,11 @@ struct sqlite_store {
 
     struct sqlite_file file;
 
-    struct change *queue; /* in the order in which they happened */
-    size_t count;
-    size_t capacity;
-    size_t registrations; /* in the queue */
-    uint64_t due_us;      /* when the oldest change that may wait must be durable */
+    struct change_queue registrations;
+    uint64_t register_due_us;   /* when they must be durable, however busy we are */
+    struct change_queue others; /* may wait for each other */
+    uint64_t others_due_us;     /* when the oldest of them must be durable */
+    bool others_first;          /* a registration may need what one of them sets free */
 
     bool healthy;
     bool must_rewrite; /* the file may lack changes: write all records again */
@@ -60,18 +72,20 @@ struct sqlite_store {
 static void *sqlite_store_open(struct store *store, const struct store_options *options,
                                struct registry *registry, char *message, size_t message_size);
 static int sqlite_store_take(void *state, const struct change *change, struct moment now);
-static void sqlite_store_commit(void *state, struct moment now);
+static void sqlite_store_commit(void *state, bool busy, struct moment now);
+static bool can_wait(const struct sqlite_store *s, bool busy, struct moment now);
 static uint64_t sqlite_store_next_us(const void *state);
 static bool sqlite_store_healthy(const void *state);
 static void sqlite_store_close(void *state, struct moment now);
 
+static int enqueue(struct change_queue *queue, const struct change *change);
 static int load_records(struct sqlite_store *s);
 static int load_row(struct sqlite_store *s, sqlite3_stmt *row, int64_t now);
-static int flush(struct sqlite_store *s);
-static int write_changes(struct sqlite_store *s);
+static int flush(struct sqlite_store *s, bool with_others);
+static int write_changes(struct sqlite_store *s, bool with_others);
+static int write_others(struct sqlite_store *s);
 static int write_all_records(struct sqlite_store *s);
 static int write_change(struct sqlite_store *s, const struct change *change);
-static void keep_for_later(struct sqlite_store *s, struct moment now);
 static void answer_registrations(struct sqlite_store *s, enum store_result result);
 static void report_failure(struct sqlite_store *s, struct moment now, uint64_t took_us);
 static void report_success(struct sqlite_store *s);
@@ -95,6 +109,10 @@ static void *sqlite_store_open(struct store *store, const struct store_options *
 
     if (!s)
         abort(); /* out of memory while starting */
+    /* There is one thread, so SQLite need not lock, nor count its memory. Refused, and of no
+     * importance, when it is in use already. */
+    (void)sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);
+    (void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     s->store = store;
     s->options = options;
     s->registry = registry;
@@ -119,69 +137,86 @@ static int sqlite_store_take(void *state, const struct change *change, struct mo
 {
     struct sqlite_store *s = state;
 
-    if (s->count == s->capacity) {
-        const size_t capacity = s->capacity ? s->capacity * 2 : 64;
-        struct change *queue = realloc(s->queue, capacity * sizeof(*queue));
-        if (!queue) {
-            if (change->kind != CHANGE_REGISTER) {
-                s->must_rewrite = true;
-                s->healthy = false; /* until it has been */
-                s->retry_us = now.mono_us;
-            }
-            return -1;
-        }
-        s->queue = queue;
-        s->capacity = capacity;
+    if (change->kind == CHANGE_REGISTER) {
+        if (s->registrations.count == 0)
+            s->register_due_us = now.mono_us + GATHER_REGISTRATIONS_US;
+        return enqueue(&s->registrations, change);
     }
-    if (s->count == s->registrations)
-        s->due_us = now.mono_us + GATHER_US;
-    if (change->kind == CHANGE_REGISTER)
-        s->registrations++;
-    s->queue[s->count++] = *change;
+    if (s->others.count == 0)
+        s->others_due_us = now.mono_us + GATHER_US;
+    /* The ID or the sid of a forgotten client may be the next one's. */
+    if (change->kind == CHANGE_FORGET)
+        s->others_first = true;
+    if (enqueue(&s->others, change) != 0) {
+        s->must_rewrite = true;
+        s->healthy = false; /* until it has been */
+        s->retry_us = now.mono_us;
+        return -1;
+    }
     return 0;
 }
 
-static void sqlite_store_commit(void *state, struct moment now)
+static int enqueue(struct change_queue *queue, const struct change *change)
+{
+    if (queue->count == queue->capacity) {
+        const size_t capacity = queue->capacity ? queue->capacity * 2 : 64;
+        struct change *items = realloc(queue->items, capacity * sizeof(*items));
+        if (!items)
+            return -1;
+        queue->items = items;
+        queue->capacity = capacity;
+    }
+    queue->items[queue->count++] = *change;
+    return 0;
+}
+
+static void sqlite_store_commit(void *state, bool busy, struct moment now)
 {
     struct sqlite_store *s = state;
-    const bool waiting = s->count > 0 && now.mono_us >= s->due_us;
+    const bool others_are_due = s->others.count > 0 && now.mono_us >= s->others_due_us;
 
     if (!s->healthy && now.mono_us < s->retry_us) {
-        if (s->registrations > 0)
-            keep_for_later(s, now);
+        answer_registrations(s, STORE_UNAVAILABLE);
         return;
     }
-    if (s->healthy && s->registrations == 0 && !waiting) {
-        checkpoint_if_due(s, now);
+    if (s->healthy && !others_are_due && can_wait(s, busy, now)) {
+        if (s->registrations.count == 0)
+            checkpoint_if_due(s, now);
         return;
     }
 
     const uint64_t started_us = clock_monotonic_us();
-    if (flush(s) != 0) {
+    if (flush(s, others_are_due || s->others_first || !s->healthy) != 0) {
         report_failure(s, now, clock_monotonic_us() - started_us);
-        keep_for_later(s, now);
+        answer_registrations(s, STORE_UNAVAILABLE);
         return;
     }
 
     answer_registrations(s, STORE_OK);
-    s->count = 0;
-    s->registrations = 0;
     s->committed_us = now.mono_us;
     report_success(s);
     sqlite_file_note_commit(&s->file);
     checkpoint_if_due(s, now);
 }
 
+static bool can_wait(const struct sqlite_store *s, bool busy, struct moment now)
+{
+    if (s->registrations.count == 0)
+        return true;
+    return busy && s->registrations.count < GATHER_REGISTRATIONS &&
+           now.mono_us < s->register_due_us;
+}
+
 static uint64_t sqlite_store_next_us(const void *state)
 {
     const struct sqlite_store *s = state;
 
-    if (s->registrations > 0)
+    if (s->registrations.count > 0)
         return 0;
     if (!s->healthy)
         return s->retry_us;
-    if (s->count > 0)
-        return s->due_us;
+    if (s->others.count > 0)
+        return s->others_due_us;
     return checkpoint_due_us(s);
 }
 
@@ -196,11 +231,15 @@ static void sqlite_store_close(void *state, struct moment now)
 {
     struct sqlite_store *s = state;
 
-    if ((s->count > 0 || s->must_rewrite || !s->file.db || sqlite_file_was_replaced(&s->file)) &&
-        flush(s) != 0)
+    /* There is nobody left to tell that it is registered. */
+    s->registrations.count = 0;
+    if ((s->others.count > 0 || s->must_rewrite || !s->file.db ||
+         sqlite_file_was_replaced(&s->file)) &&
+        flush(s, true) != 0)
         report_failure(s, now, 0);
     sqlite_file_close(&s->file);
-    free(s->queue);
+    free(s->registrations.items);
+    free(s->others.items);
     free(s->file.wal_path);
     free(s);
 }
@@ -264,9 +303,9 @@ static int load_row(struct sqlite_store *s, sqlite3_stmt *row, int64_t now)
     return 0;
 }
 
-/* Makes the file what it should be. Returns 0, or -1 with s->file.error set and the queue as it
- * was. */
-static int flush(struct sqlite_store *s)
+/* Makes the file what it should be, but for the others if they can wait. Returns 0, or -1 with
+ * s->file.error set and the queues as they were. */
+static int flush(struct sqlite_store *s, bool with_others)
 {
     if (sqlite_file_was_replaced(&s->file))
         sqlite_file_close(&s->file);
@@ -276,31 +315,38 @@ static int flush(struct sqlite_store *s)
         sqlite_file_trust(&s->file);
         s->must_rewrite = true; /* what it holds by now is not known */
     }
-    return write_changes(s);
+    with_others = with_others || s->must_rewrite;
+    if (write_changes(s, with_others) != 0)
+        return -1;
+    s->must_rewrite = false;
+    if (with_others) {
+        s->others.count = 0;
+        s->others_first = false;
+    }
+    return 0;
 }
 
-/* Everything in the queue in one transaction. Returns 0, or -1 with s->file.error set and nothing
- * written. */
-static int write_changes(struct sqlite_store *s)
+/* In one transaction. Returns 0, or -1 with s->file.error set and nothing written. */
+static int write_changes(struct sqlite_store *s, bool with_others)
 {
     if (sqlite_file_run(&s->file, SQLITE_STATEMENT_BEGIN) != 0)
         goto failed;
-    if (s->must_rewrite && write_all_records(s) != 0)
+    if (s->must_rewrite) { /* the others are in the registry already */
+        if (write_all_records(s) != 0)
+            goto failed;
+    } else if (with_others && write_others(s) != 0) {
         goto failed;
-    for (size_t i = 0; i < s->count; i++) {
-        /* Written from the registry just now, as it is by now. */
-        if (s->must_rewrite && s->queue[i].kind != CHANGE_REGISTER)
-            continue;
-        if (write_change(s, &s->queue[i]) != 0)
+    }
+    for (size_t i = 0; i < s->registrations.count; i++) {
+        if (write_change(s, &s->registrations.items[i]) != 0)
             goto failed;
     }
-    /* After a failure with nothing left to write: only a write tells whether writing works again.
-     */
-    if (s->count == 0 && sqlite_file_run(&s->file, SQLITE_STATEMENT_TOUCH) != 0)
+    /* After a failure there may be nothing left to write, and only a write tells whether writing
+     * works again. */
+    if (!s->healthy && sqlite_file_run(&s->file, SQLITE_STATEMENT_TOUCH) != 0)
         goto failed;
     if (sqlite_file_run(&s->file, SQLITE_STATEMENT_COMMIT) != 0)
         goto failed;
-    s->must_rewrite = false;
     return 0;
 
 failed:
@@ -317,6 +363,21 @@ failed:
         s->file.error_code == SQLITE_READONLY || s->file.error_code == SQLITE_CONSTRAINT)
         sqlite_file_close(&s->file);
     return -1;
+}
+
+static int write_others(struct sqlite_store *s)
+{
+    for (size_t i = 0; i < s->others.count; i++) {
+        const struct change *change = &s->others.items[i];
+        const struct registry_record *record = registry_by_sid(s->registry, change->sid);
+
+        /* Back meanwhile, and registered: that was later, and is what the row says. */
+        if (change->kind == CHANGE_DISCONNECT && record && record->row_connected)
+            continue;
+        if (write_change(s, change) != 0)
+            return -1;
+    }
+    return 0;
 }
 
 static int write_all_records(struct sqlite_store *s)
@@ -369,35 +430,19 @@ static int write_change(struct sqlite_store *s, const struct change *change)
         sqlite3_bind_int64(stmt, 5, change->since);
         sqlite3_bind_int64(stmt, 6, change->last_seen);
     }
-    if (change->kind == CHANGE_DISCONNECT) {
-        if (change->rtt_us > 0)
-            sqlite3_bind_double(stmt, 7, change->rtt_us / 1000.0);
+    if (change->kind == CHANGE_DISCONNECT && change->rtt_us > 0)
+        sqlite3_bind_double(stmt, 7, change->rtt_us / 1000.0);
+    if (change->kind != CHANGE_FORGET)
         bind_text(stmt, 8, reason_word(change->reason));
-    }
     return sqlite_file_run(&s->file, by_kind[change->kind]);
-}
-
-/* Nothing can be written now: registrations are refused, the rest waits. */
-static void keep_for_later(struct sqlite_store *s, struct moment now)
-{
-    size_t kept = 0;
-
-    answer_registrations(s, STORE_UNAVAILABLE);
-    for (size_t i = 0; i < s->count; i++) {
-        if (s->queue[i].kind != CHANGE_REGISTER)
-            s->queue[kept++] = s->queue[i];
-    }
-    s->count = kept;
-    s->registrations = 0;
-    s->due_us = now.mono_us + GATHER_US;
 }
 
 static void answer_registrations(struct sqlite_store *s, enum store_result result)
 {
-    for (size_t i = 0; i < s->count; i++) {
-        if (s->queue[i].kind == CHANGE_REGISTER)
-            store_push_answer(s->store, s->queue[i].serial, s->queue[i].sid, result);
-    }
+    for (size_t i = 0; i < s->registrations.count; i++)
+        store_push_answer(s->store, s->registrations.items[i].serial, s->registrations.items[i].sid,
+                          result);
+    s->registrations.count = 0;
 }
 
 static void report_failure(struct sqlite_store *s, struct moment now, uint64_t took_us)
@@ -416,7 +461,7 @@ static void report_failure(struct sqlite_store *s, struct moment now, uint64_t t
     s->logged_us = now.mono_us;
     s->failure_is_logged = true;
     log_event(LOG_LEVEL_ERROR, "store_failed", LOG_STR("path", s->options->path),
-              LOG_STR("error", s->file.error), LOG_NUM("waiting", s->count - s->registrations));
+              LOG_STR("error", s->file.error), LOG_NUM("waiting", s->others.count));
 }
 
 static void report_success(struct sqlite_store *s)

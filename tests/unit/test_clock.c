@@ -35,11 +35,36 @@ static void wall_clock_counts_milliseconds_since_1970(void **state)
     assert_true(now >= before && now <= after + 20);
 }
 
+/* It may lag behind by some milliseconds, as long as a tick of the kernel takes, and is never
+ * ahead. Half of the samples are let off, for a machine that was busy with something else. */
+static void wall_clock_is_good_to_some_milliseconds(void **state)
+{
+    enum { SAMPLES = 100, LAG_MS = 20 };
+    const struct timespec pause = {.tv_nsec = 1000000};
+    int good = 0;
+
+    (void)state;
+    for (int i = 0; i < SAMPLES; i++) {
+        struct timespec exact;
+        clock_gettime(CLOCK_REALTIME, &exact);
+        const int64_t before = (int64_t)exact.tv_sec * 1000 + exact.tv_nsec / 1000000;
+        const int64_t now = clock_wall_ms();
+        clock_gettime(CLOCK_REALTIME, &exact);
+        const int64_t after = (int64_t)exact.tv_sec * 1000 + exact.tv_nsec / 1000000;
+
+        assert_true(now <= after);
+        good += now >= before - LAG_MS;
+        nanosleep(&pause, NULL);
+    }
+    assert_true(good >= SAMPLES / 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(monotonic_clock_counts_microseconds_and_never_goes_back),
         cmocka_unit_test(wall_clock_counts_milliseconds_since_1970),
+        cmocka_unit_test(wall_clock_is_good_to_some_milliseconds),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* The registry: sids from 1 and the lowest free first, one record an ID, and the counts. */
+/* The registry: sids from 1 and the lowest free first, one record an ID, the counts, and lists in
+ * the order of IDs. */
 #include "registry/registry.h"
 
 #include "base/hash.h"
@@ -10,6 +11,40 @@
 #include <string.h>
 
 #define MANY 100000
+
+/* Link options of this test send the registry's allocations through here. */
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *memory, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *memory, size_t size);
+
+static int allocations_left = -1; /* before they fail; -1: they never do */
+
+static bool fails(void)
+{
+    if (allocations_left > 0)
+        allocations_left--;
+    else if (allocations_left == 0)
+        return true;
+    return false;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return fails() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return fails() ? NULL : __real_calloc(count, size);
+}
+
+void *__wrap_realloc(void *memory, size_t size)
+{
+    return fails() ? NULL : __real_realloc(memory, size);
+}
 
 static int start(void **state)
 {
@@ -31,7 +66,7 @@ static int teardown(void **state)
 
 static struct registry_record *add(struct registry *registry, const char *cid)
 {
-    return registry_add(registry, cid, strlen(cid));
+    return registry_find_or_add(registry, cid, strlen(cid));
 }
 
 /* Adds "PREFIXn" and returns its record. */
@@ -76,7 +111,7 @@ static void registry_when_empty_has_nothing(void **state)
 static void registry_first_record_gets_sid_one(void **state)
 {
     struct registry *registry = *state;
-    struct registry_record *record = registry_add(registry, "web-1xx", 5);
+    struct registry_record *record = registry_find_or_add(registry, "web-1xx", 5);
 
     assert_non_null(record);
     assert_int_equal(record->sid, 1);
@@ -333,6 +368,185 @@ static void registry_holds_a_hundred_thousand_and_finds_each(void **state)
     assert_int_equal(add(registry, "last")->sid, MANY + 1);
 }
 
+/* How many records the whole list has, read in pages of size; each is where it belongs. */
+static size_t length_of_list(const struct registry *registry, size_t size)
+{
+    struct registry_record *page[100];
+    char after[PROTO_MAX_ID_BYTES + 1] = "";
+    size_t length = 0;
+    size_t count;
+
+    do {
+        count = registry_page(registry, after, page, size);
+        assert_true(count <= size);
+        for (size_t i = 0; i < count; i++) {
+            assert_true(strcmp(page[i]->cid, after) > 0);
+            assert_ptr_equal(registry_by_sid(registry, page[i]->sid), page[i]);
+            strcpy(after, page[i]->cid);
+        }
+        length += count;
+    } while (count == size);
+    return length;
+}
+
+static void order_all(struct registry *registry)
+{
+    assert_int_equal(registry_order_some(registry, SIZE_MAX), 0);
+    assert_int_equal(registry_unordered(registry), 0);
+}
+
+static void registry_list_of_nobody_is_in_order_and_empty(void **state)
+{
+    struct registry *registry = *state;
+    struct registry_record *page[1];
+
+    assert_int_equal(registry_unordered(registry), 0);
+    assert_int_equal(registry_order_some(registry, 10), 0);
+    assert_int_equal(registry_page(registry, "", page, 1), 0);
+}
+
+static void registry_puts_in_order_as_many_as_it_is_told(void **state)
+{
+    static const size_t budgets[] = {0, 1, 63, 64, 65, 1000, 0, 1, 10000};
+    struct registry *registry = *state;
+    size_t ordered = 0;
+
+    fill(registry, 2500);
+    assert_int_equal(registry_unordered(registry), 2500);
+    assert_int_equal(length_of_list(registry, 10), 0);
+    for (size_t i = 0; i < COUNT(budgets); i++) {
+        assert_int_equal(registry_order_some(registry, budgets[i]), 0);
+        ordered = ordered + budgets[i] < 2500 ? ordered + budgets[i] : 2500;
+        assert_int_equal(registry_unordered(registry), 2500 - ordered);
+        assert_int_equal(length_of_list(registry, 100), ordered);
+    }
+    assert_int_equal(registry_unordered(registry), 0);
+}
+
+static void registry_list_has_restored_records_too(void **state)
+{
+    struct registry *registry = *state;
+    struct registry_record *page[3];
+
+    assert_non_null(registry_restore(registry, 5000, "b", 1));
+    assert_non_null(registry_restore(registry, 2, "c", 1));
+    (void)add(registry, "a");
+    order_all(registry);
+    assert_int_equal(registry_page(registry, "", page, 3), 3);
+    assert_string_equal(page[0]->cid, "a");
+    assert_string_equal(page[1]->cid, "b");
+    assert_string_equal(page[2]->cid, "c");
+    assert_int_equal(registry_page(registry, "aa", page, 1), 1);
+    assert_string_equal(page[0]->cid, "b");
+}
+
+/* Whoever came after the others were put in order is noticed wherever its sid is. */
+static void registry_newcomers_wait_until_they_are_put_in_order(void **state)
+{
+    static const uint32_t sids[] = {1, 64, 65, 1024, 1025, 2000};
+    struct registry *registry = *state;
+
+    fill(registry, 2000);
+    order_all(registry);
+    for (size_t i = 0; i < COUNT(sids); i++) {
+        remove_sid(registry, sids[i]);
+        assert_int_equal(registry_unordered(registry), 0);
+        assert_int_equal(length_of_list(registry, 100), 1999);
+        assert_int_equal(add_numbered(registry, "other", sids[i])->sid, sids[i]);
+        assert_int_equal(registry_unordered(registry), 1);
+        assert_int_equal(length_of_list(registry, 100), 1999);
+        order_all(registry);
+        assert_int_equal(length_of_list(registry, 100), 2000);
+    }
+}
+
+static void registry_that_was_never_listed_forgets_who_has_gone(void **state)
+{
+    struct registry *registry = *state;
+
+    for (unsigned round = 0; round < 100; round++) {
+        for (unsigned i = 0; i < 70; i++)
+            (void)add_numbered(registry, "r", round * 100 + i);
+        for (uint32_t sid = 1; sid <= 70; sid++)
+            remove_sid(registry, sid);
+        assert_int_equal(registry_unordered(registry), 0);
+    }
+    (void)add(registry, "last");
+    assert_int_equal(registry_unordered(registry), 1);
+    order_all(registry);
+    assert_int_equal(length_of_list(registry, 1), 1);
+}
+
+/* At any moment some are in order, some are not, and some sids have changed hands. */
+static void registry_comes_and_goes_while_it_is_put_in_order(void **state)
+{
+    struct registry *registry = *state;
+    unsigned names = 0;
+
+    srand(5);
+    for (int step = 0; step < 20000; step++) {
+        const uint32_t sid = 1 + (uint32_t)rand() % 1500;
+
+        if (rand() % 5 < 2 && registry_by_sid(registry, sid))
+            remove_sid(registry, sid);
+        else if (registry_count(registry) < 1500)
+            (void)add_numbered(registry, rand() % 2 ? "a" : "z", names++);
+        if (rand() % 3 == 0)
+            assert_int_equal(registry_order_some(registry, (size_t)(rand() % 4)), 0);
+        if (step % 100 == 0)
+            assert_int_equal(length_of_list(registry, 1 + (size_t)(rand() % 100)),
+                             registry_count(registry) - registry_unordered(registry));
+    }
+    order_all(registry);
+    assert_int_equal(length_of_list(registry, 100), registry_count(registry));
+}
+
+/* Nothing is lost, and everything else goes on; the next call does what this one could not. */
+static void registry_without_memory_puts_in_order_later(void **state)
+{
+    struct registry *registry = *state;
+
+    fill(registry, 2000);
+    allocations_left = 0;
+    assert_int_equal(registry_order_some(registry, 10), -1);
+    assert_int_equal(registry_unordered(registry), 2000);
+    allocations_left = 3; /* the array, and two blocks */
+    assert_int_equal(registry_order_some(registry, SIZE_MAX), -1);
+    allocations_left = -1;
+
+    const size_t unordered = registry_unordered(registry);
+    assert_in_range(unordered, 1, 1999);
+    assert_int_equal(length_of_list(registry, 100), 2000 - unordered);
+    remove_sid(registry, 1);
+    remove_sid(registry, 2000);
+    assert_int_equal(registry_unordered(registry), unordered - 1);
+    order_all(registry);
+    assert_int_equal(length_of_list(registry, 100), 1998);
+}
+
+/* A new record that finds no memory anywhere on its way leaves everything as it was. */
+static void registry_without_memory_for_a_record_has_none(void **state)
+{
+    struct registry *registry = *state;
+
+    fill(registry, 1024);
+    for (int left = 0;; left++) {
+        allocations_left = left;
+        const struct registry_record *record = add(registry, "new");
+        allocations_left = -1;
+        if (record) {
+            assert_int_equal(record->sid, 1025);
+            assert_true(left > 3); /* the record, the array and two bitmaps */
+            break;
+        }
+        assert_null(registry_find(registry, "new", 3));
+        assert_int_equal(registry_count(registry), 1024);
+        assert_int_equal(registry_unordered(registry), 1024);
+    }
+    order_all(registry);
+    assert_int_equal(length_of_list(registry, 100), 1025);
+}
+
 #define WITH_REGISTRY(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -352,6 +566,14 @@ int main(void)
         WITH_REGISTRY(registry_walk_visits_each_record_once_in_order),
         WITH_REGISTRY(registry_walk_survives_the_removal_of_where_it_stands),
         WITH_REGISTRY(registry_holds_a_hundred_thousand_and_finds_each),
+        WITH_REGISTRY(registry_list_of_nobody_is_in_order_and_empty),
+        WITH_REGISTRY(registry_puts_in_order_as_many_as_it_is_told),
+        WITH_REGISTRY(registry_list_has_restored_records_too),
+        WITH_REGISTRY(registry_newcomers_wait_until_they_are_put_in_order),
+        WITH_REGISTRY(registry_that_was_never_listed_forgets_who_has_gone),
+        WITH_REGISTRY(registry_comes_and_goes_while_it_is_put_in_order),
+        WITH_REGISTRY(registry_without_memory_puts_in_order_later),
+        WITH_REGISTRY(registry_without_memory_for_a_record_has_none),
     };
 
     return cmocka_run_group_tests(tests, start, NULL);

@@ -852,6 +852,41 @@ static void handshake_finished_in_time_by_the_last_look_is_welcome(void **state)
     check_rows();
 }
 
+static void crowded_turn_hears_those_who_are_on_their_way(void **state)
+{
+    struct client *connected = come();
+    struct client *right = come();
+    struct client *wrong = come();
+
+    (void)state;
+    feed(connected, "secret");
+    feed(connected, "a");
+    turn();
+    strcpy(right->waiting[right->waiting_count++], "secret");
+    strcpy(right->waiting[right->waiting_count++], "b");
+    strcpy(wrong->waiting[wrong->waiting_count++], "no secret");
+    sessions_look_at_pending(world->sessions, world->now);
+    assert_int_equal(connected->looks, 0);
+    assert_true(is_registering(right));
+    check_refused(wrong, 410);
+    turn();
+    assert_true(is_connected(right));
+    check_rows();
+}
+
+static void crowded_turn_looks_at_the_newest_only(void **state)
+{
+    struct client *oldest = come();
+    struct client *second = come();
+
+    (void)state;
+    for (int i = 0; i < 255; i++)
+        (void)come();
+    sessions_look_at_pending(world->sessions, world->now);
+    assert_int_equal(oldest->looks, 0);
+    assert_int_equal(second->looks, 1);
+}
+
 static void handshake_last_look_that_ends_the_session_counts_once(void **state)
 {
     struct client *wrong = come();
@@ -2424,6 +2459,8 @@ int main(void)
         IN_WORLD(handshake_deadline_is_each_ones_own),
         IN_WORLD(handshake_that_drips_gets_no_more_time),
         IN_WORLD(handshake_finished_in_time_by_the_last_look_is_welcome),
+        IN_WORLD(crowded_turn_hears_those_who_are_on_their_way),
+        IN_WORLD(crowded_turn_looks_at_the_newest_only),
         IN_WORLD(handshake_last_look_that_ends_the_session_counts_once),
         IN_WORLD(handshake_of_a_client_that_a_late_server_kept_waiting_goes_on),
         IN_WORLD(handshake_timeout_changed_by_a_reload_holds_for_everyone),

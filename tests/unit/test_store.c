@@ -44,6 +44,7 @@ struct fixture {
     struct store_answer answers[MAX_ANSWERS];
     size_t answered;
     bool in_turn;
+    bool busy; /* as store_turn() is told */
     answer_hook *hook;
     char message[512];
 };
@@ -65,7 +66,7 @@ static void on_answer(void *user, const struct store_answer *answer, struct mome
     assert_non_null(record);
     record->claims--;
     if (answer->result == STORE_OK) {
-        record->stored = true;
+        record->stored = record->row_connected = true;
         registry_connect(f->registry, record, &peer, now.wall_ms / 1000);
     }
     if (f->hook)
@@ -162,7 +163,7 @@ static int teardown(void **state)
 static void turn(struct fixture *f)
 {
     f->in_turn = true;
-    store_turn(f->store, f->now);
+    store_turn(f->store, f->busy, f->now);
     f->in_turn = false;
 }
 
@@ -199,7 +200,7 @@ static uint64_t claim_from(struct fixture *f, const char *cid, const struct peer
     struct registry_record *record = record_of(f, cid);
 
     if (!record)
-        record = registry_add(f->registry, cid, strlen(cid));
+        record = registry_find_or_add(f->registry, cid, strlen(cid));
     assert_non_null(record);
     record->claims++;
     assert_int_equal(store_register(f->store, record, from, ++f->serial, f->now), 0);
@@ -235,6 +236,7 @@ static void leave(struct fixture *f, const char *cid, enum reason reason)
 
     assert_non_null(record);
     record->last_seen = f->now.wall_ms / 1000;
+    record->row_connected = false;
     registry_disconnect(f->registry, record, reason, f->now.wall_ms / 1000);
     store_disconnect(f->store, record, f->now);
 }
@@ -740,19 +742,115 @@ static void sqlite_no_disconnection_waits_longer_because_others_follow(void **st
     }
 }
 
-static void sqlite_registration_takes_waiting_disconnections_along(void **state)
+static void sqlite_registration_does_not_hurry_disconnections(void **state)
 {
     struct fixture *f = *state;
 
     assert_int_equal(enter(f, "a"), STORE_OK);
     leave(f, "a", REASON_TIMED_OUT);
-    const size_t before = commits(f);
+    const uint64_t due_us = store_next_us(f->store);
     assert_int_equal(enter(f, "b"), STORE_OK);
+    assert_int_equal(number(f, "SELECT cstatus FROM clients WHERE cid = 'a'"), 1);
+    assert_true(store_next_us(f->store) == due_us);
+    const size_t before = commits(f);
+    idle_us(f, GATHER_US);
     assert_int_equal(commits(f), before + 1);
-    assert_int_equal(number(f, "SELECT count(*) FROM clients WHERE cid = 'a' AND cstatus = 0 AND"
-                               " reason = 'timed_out'"),
-                     1);
+    check_file_is_the_registry(f);
     assert_true(store_next_us(f->store) > f->now.mono_us + GATHER_US); /* nothing waits */
+}
+
+static void sqlite_waiting_disconnection_does_not_undo_a_later_registration(void **state)
+{
+    struct fixture *f = *state;
+
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(enter(f, "a"), STORE_OK);
+        leave(f, "a", REASON_REPLACED);
+    }
+    assert_int_equal(enter(f, "a"), STORE_OK);
+    idle_us(f, GATHER_US);
+    check_file_is_the_registry(f);
+    leave(f, "a", REASON_TIMED_OUT);
+    idle_us(f, GATHER_US);
+    check_file_is_the_registry(f);
+}
+
+static void sqlite_registrations_wait_while_the_server_is_busy(void **state)
+{
+    struct fixture *f = *state;
+    const size_t before = commits(f);
+
+    f->busy = true;
+    (void)claim(f, "a");
+    turn(f);
+    (void)claim(f, "b");
+    turn(f);
+    assert_int_equal(f->answered, 0);
+    assert_true(store_next_us(f->store) == 0);
+    f->busy = false;
+    turn(f);
+    assert_int_equal(f->answered, 2);
+    assert_int_equal(commits(f), before + 1);
+    check_file_is_the_registry(f);
+}
+
+static void sqlite_registrations_wait_two_milliseconds_at_most(void **state)
+{
+    struct fixture *f = *state;
+
+    f->busy = true;
+    (void)claim(f, "a");
+    advance_us(f, 1999);
+    turn(f);
+    (void)claim(f, "b"); /* makes the first one wait no longer */
+    assert_int_equal(f->answered, 0);
+    advance_us(f, 1);
+    turn(f);
+    assert_int_equal(f->answered, 2);
+}
+
+static void sqlite_many_registrations_wait_for_nobody(void **state)
+{
+    struct fixture *f = *state;
+    char cid[32];
+
+    f->busy = true;
+    for (size_t i = 1; i <= 64; i++) {
+        assert_int_equal(f->answered, 0);
+        snprintf(cid, sizeof(cid), "c%zu", i);
+        (void)claim(f, cid);
+        turn(f);
+    }
+    assert_int_equal(f->answered, 64);
+}
+
+static void sqlite_registration_that_nobody_was_told_of_is_not_written(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(enter(f, "a"), STORE_OK);
+    leave(f, "a", REASON_LEFT);
+    f->busy = true;
+    (void)claim(f, "a");
+    (void)claim(f, "b");
+    turn(f);
+    assert_int_equal(f->answered, 1);
+    store_close(f->store, f->now);
+    f->store = NULL;
+    assert_int_equal(number(f, "SELECT count(*) FROM clients"), 1);
+    assert_int_equal(number(f, "SELECT count(*) FROM clients WHERE cstatus = 1"), 0);
+}
+
+static void sqlite_disconnections_are_due_while_the_server_is_busy(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(enter(f, "a"), STORE_OK);
+    leave(f, "a", REASON_LEFT);
+    f->busy = true;
+    advance_us(f, GATHER_US);
+    turn(f);
+    check_file_is_the_registry(f);
 }
 
 static void sqlite_client_that_comes_back_in_the_same_turn_is_connected(void **state)
@@ -1370,6 +1468,43 @@ static void sqlite_heals_without_another_client(void **state)
     check_file_is_the_registry(f);
 }
 
+/* What waits may be overtaken, so that there is nothing to write: that would prove nothing. */
+static void sqlite_heals_by_writing(void **state)
+{
+    struct fixture *f = *state;
+    sqlite3 *other;
+
+    fill(f, 5);
+    leave(f, "c1", REASON_LEFT);
+    assert_int_equal(enter(f, "c1"), STORE_OK);
+    other = lock_for_writing(f);
+    assert_int_equal(enter(f, "refused"), STORE_UNAVAILABLE);
+    unlock(other);
+    const size_t before = commits(f);
+    idle_us(f, HEAL_US);
+    assert_true(store_healthy(f->store));
+    assert_int_equal(commits(f), before + 1);
+    check_file_is_the_registry(f);
+}
+
+static void sqlite_failing_store_keeps_no_registration_waiting(void **state)
+{
+    struct fixture *f = *state;
+    sqlite3 *other;
+
+    fill(f, 5);
+    other = lock_for_writing(f);
+    assert_int_equal(enter(f, "refused"), STORE_UNAVAILABLE);
+    f->busy = true;
+    assert_int_equal(enter(f, "refused-too"), STORE_UNAVAILABLE);
+    advance_us(f, HEAL_US); /* so that this turn tries again */
+    assert_int_equal(enter(f, "refused-again"), STORE_UNAVAILABLE);
+    unlock(other);
+    advance_us(f, HEAL_US);
+    assert_int_equal(enter(f, "taken"), STORE_OK);
+    check_file_is_the_registry(f);
+}
+
 /* A failing store is tried again now and then, not all the time. */
 static void sqlite_failing_store_lets_the_server_sleep(void **state)
 {
@@ -1742,7 +1877,13 @@ int main(void)
         ON_SQLITE(sqlite_all_changes_of_a_turn_are_one_transaction),
         ON_SQLITE(sqlite_disconnections_are_gathered_for_a_tenth_of_a_second),
         ON_SQLITE(sqlite_no_disconnection_waits_longer_because_others_follow),
-        ON_SQLITE(sqlite_registration_takes_waiting_disconnections_along),
+        ON_SQLITE(sqlite_registration_does_not_hurry_disconnections),
+        ON_SQLITE(sqlite_waiting_disconnection_does_not_undo_a_later_registration),
+        ON_SQLITE(sqlite_registrations_wait_while_the_server_is_busy),
+        ON_SQLITE(sqlite_registrations_wait_two_milliseconds_at_most),
+        ON_SQLITE(sqlite_many_registrations_wait_for_nobody),
+        ON_SQLITE(sqlite_disconnections_are_due_while_the_server_is_busy),
+        ON_SQLITE(sqlite_registration_that_nobody_was_told_of_is_not_written),
         ON_SQLITE(sqlite_client_that_comes_back_in_the_same_turn_is_connected),
         ON_SQLITE(sqlite_round_trip_time_goes_into_the_row_and_comes_back),
         ON_SQLITE(sqlite_sid_of_a_forgotten_client_may_be_given_in_the_same_turn),
@@ -1770,6 +1911,8 @@ int main(void)
         ON_SQLITE(sqlite_file_that_may_not_grow_loses_nothing),
         ON_SQLITE(sqlite_full_disk_loses_nothing),
         ON_SQLITE(sqlite_heals_without_another_client),
+        ON_SQLITE(sqlite_heals_by_writing),
+        ON_SQLITE(sqlite_failing_store_keeps_no_registration_waiting),
         ON_SQLITE(sqlite_failing_store_lets_the_server_sleep),
         ON_SQLITE(sqlite_deleted_file_is_written_again_completely),
         ON_SQLITE(sqlite_deleted_file_and_log_are_written_again_completely),
