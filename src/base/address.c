@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/un.h>
 
+static void format_ipv4(const uint8_t *ip, char *buf);
 static int parse_unix(const char *path, struct address *address, char *message, size_t size);
 static int parse_ip(const char *ip, uint16_t port, struct address *address);
 
@@ -95,6 +96,8 @@ const char *peer_address_format(const struct peer_address *peer, char *buf)
     buf[0] = '\0';
     if (peer->family == AF_UNIX)
         snprintf(buf, ADDRESS_TEXT_BYTES, "unix");
+    else if (peer->family == AF_INET)
+        format_ipv4(peer->ip, buf);
     else if (peer->family != AF_UNSPEC)
         inet_ntop(peer->family, peer->ip, buf, ADDRESS_TEXT_BYTES);
     return buf;
@@ -110,6 +113,21 @@ void peer_address_parse(struct peer_address *peer, const char *ip, uint16_t port
     else if (inet_pton(AF_INET6, ip, peer->ip) == 1)
         peer->family = AF_INET6;
     peer->port = port;
+}
+
+/* inet_ntop() goes through printf, which made it a tenth of all our own work for a registration. */
+static void format_ipv4(const uint8_t *ip, char *buf)
+{
+    for (int i = 0; i < 4; i++) {
+        if (i > 0)
+            *buf++ = '.';
+        if (ip[i] >= 100)
+            *buf++ = (char)('0' + ip[i] / 100);
+        if (ip[i] >= 10)
+            *buf++ = (char)('0' + ip[i] / 10 % 10);
+        *buf++ = (char)('0' + ip[i] % 10);
+    }
+    *buf = '\0';
 }
 
 static int parse_unix(const char *path, struct address *address, char *message, size_t size)

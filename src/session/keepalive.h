@@ -11,7 +11,12 @@
 
 #include <sys/queue.h>
 
-#define KEEPALIVE_SLOTS 1024
+/*
+ * Few enough that a slot has some company: those of a slot are asked in one go, and most of their
+ * answers are there when that is done, so that they cost one look at epoll and not one each. Many
+ * enough that the server is never busy with one slot for long.
+ */
+#define KEEPALIVE_SLOTS 256
 
 /* Embedded in whatever is kept alive, and owned by it. */
 struct keepalive_entry {

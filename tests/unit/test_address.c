@@ -210,6 +210,22 @@ static void peer_address_of_nonsense_is_unknown_and_empty(void **state)
     assert_int_equal(sizeof(struct peer_address), 20);
 }
 
+static void peer_of_every_byte_is_written_as_inet_ntop_does(void **state)
+{
+    char expected[ADDRESS_TEXT_BYTES];
+    char buf[ADDRESS_TEXT_BYTES];
+
+    (void)state;
+    for (unsigned byte = 0; byte < 256; byte++) {
+        const struct peer_address peer = {
+            .family = AF_INET,
+            .ip = {(uint8_t)byte, (uint8_t)(255 - byte), (uint8_t)(byte / 2), (uint8_t)byte},
+        };
+        assert_non_null(inet_ntop(AF_INET, peer.ip, expected, sizeof(expected)));
+        assert_string_equal(peer_address_format(&peer, buf), expected);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -221,6 +237,7 @@ int main(void)
         cmocka_unit_test(address_is_loopback_for_this_host_only),
         cmocka_unit_test(peer_address_survives_the_store),
         cmocka_unit_test(peer_address_of_nonsense_is_unknown_and_empty),
+        cmocka_unit_test(peer_of_every_byte_is_written_as_inet_ntop_does),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
