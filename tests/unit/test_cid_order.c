@@ -6,6 +6,7 @@
 
 #include "registry/registry.h"
 
+#include "failing_alloc.h"
 #include "unit.h"
 
 #include <stdbool.h>
@@ -23,33 +24,6 @@ struct fixture {
     struct registry_record *expected[SIDS]; /* sorted by sort_expected() */
     struct registry_record *page[SIDS + 1];
 };
-
-/* Link options of this test send the allocations of cid_order.c through here. */
-void *__real_malloc(size_t size);
-void *__real_realloc(void *memory, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_realloc(void *memory, size_t size);
-
-static int allocations_left = -1; /* before they fail; -1: they never do */
-
-static bool fails(void)
-{
-    if (allocations_left > 0)
-        allocations_left--;
-    else if (allocations_left == 0)
-        return true;
-    return false;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_realloc(void *memory, size_t size)
-{
-    return fails() ? NULL : __real_realloc(memory, size);
-}
 
 static int set_up(void **state)
 {

@@ -4,6 +4,7 @@
 
 #include "base/hash.h"
 
+#include "failing_alloc.h"
 #include "unit.h"
 
 #include <stdio.h>
@@ -11,40 +12,6 @@
 #include <string.h>
 
 #define MANY 100000
-
-/* Link options of this test send the registry's allocations through here. */
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *memory, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *memory, size_t size);
-
-static int allocations_left = -1; /* before they fail; -1: they never do */
-
-static bool fails(void)
-{
-    if (allocations_left > 0)
-        allocations_left--;
-    else if (allocations_left == 0)
-        return true;
-    return false;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return fails() ? NULL : __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *memory, size_t size)
-{
-    return fails() ? NULL : __real_realloc(memory, size);
-}
 
 static int start(void **state)
 {
