@@ -1,7 +1,7 @@
 /*
  * Open addressing with linear probing. The hashes must be as good as random, and nobody outside may
- * be able to choose them (base/hash.h): then a third of the slots stays empty, and entries are
- * found within a cache line or two.
+ * be able to choose them (base/hash.h): then, with a third of the slots empty at least, entries
+ * are found within a cache line or two.
  */
 #include "base/hash_index.h"
 

@@ -1,13 +1,13 @@
 /*
  * The load: one thread on bare epoll that connects, shakes hands, keeps alive and closes, in the
  * protocol of whichever server is measured, and does as little as possible beside that, so that the
- * server is what a run waits for. It measures nothing but itself; run.py reads the server's
- * processor time between its commands, one a line on stdin:
+ * server is what a run waits for. All it measures is how late it is asked; measure.py reads the
+ * server's processor time between its commands, one a line on stdin:
  *
- *   churn N INFLIGHT      N clients connect, get through their handshake and close
- *   hold N INFLIGHT       connects until N clients stay connected
- *   serve SECONDS MS      keeps those held alive; where the client is the one that asks, each of
- * them asks every MS milliseconds drop                  closes all that are held
+ * - churn N INFLIGHT: N clients connect, get through their handshake and close.
+ * - hold N INFLIGHT: connects until N more clients stay connected.
+ * - serve SECONDS MS: keeps those held alive at an interval of MS milliseconds. Each client asks so
+ *   often, or, where the server is the one that asks, notes how late it is.
  *
  * Each is answered by one JSON line on stdout. bench-load DIALECT PORT PASSWORD
  */
@@ -136,7 +136,6 @@ static void churn(uint64_t count, uint32_t inflight, bool stay);
 static void serve(double seconds, double interval_ms);
 static void note_lateness(struct client *client);
 static double late_ms(double share);
-static void drop(void);
 static void report(double seconds);
 static int turn(int timeout_ms);
 static void open_one(bool stays);
@@ -193,8 +192,6 @@ static void run_command(char *line)
         churn((uint64_t)a, (uint32_t)b, true);
     else if (strcmp(verb, "serve") == 0)
         serve(a, b);
-    else if (strcmp(verb, "drop") == 0)
-        drop();
     else
         fail("no such command");
     report(now_s() - begin);
@@ -261,12 +258,6 @@ static double late_ms(double share)
     while (step < LATE_STEPS - 1 && left >= late[step])
         left -= late[step++];
     return late_count == 0 ? 0 : (double)(step + 1) * LATE_STEP_US / 1000;
-}
-
-static void drop(void)
-{
-    while (held_count > 0)
-        close_one(held[held_count - 1]);
 }
 
 static void report(double seconds)

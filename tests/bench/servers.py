@@ -1,7 +1,8 @@
 """The servers that are measured: how each is started with its best fair settings, and spoken to.
 
-None of them writes to a disk, logs connections, or limits them below what is asked; each listens on
-IPv4 loopback with TCP_NODELAY and a backlog of 4096 where it lets us choose.
+None of the peers writes to a disk, logs connections, or limits them below what is asked; each
+listens on IPv4 loopback with TCP_NODELAY and a backlog of 4096 where it lets us choose. Redis keeps
+its tcp-keepalive, by which it notices peers that have died, as cliserd does.
 """
 
 import dataclasses
