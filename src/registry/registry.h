@@ -20,9 +20,15 @@ struct registry;
 struct session;
 struct probe;
 
+/* What a shutdown order knows of a client. The first two are kept in the store. */
+#define RECORD_TOLD         0x1 /* was sent a 130 */
+#define RECORD_ACKNOWLEDGED 0x2 /* and has answered it */
+#define RECORD_AWAITED      0x4 /* was there when the server ended, and is to be told once it is back \
+                                 */
+
 /*
  * One client. Created and freed by the registry only; read by everyone. The fields behind "live"
- * belong to session/claim.c.
+ * belong to session/claim.c, order_… to session/order.c.
  */
 struct registry_record {
     int64_t since;            /* when connected last changed */
@@ -34,9 +40,11 @@ struct registry_record {
     bool connected;
 
     /* live: */
-    bool stored;            /* the store has a row for it */
-    bool row_connected;     /* and that row says connected, or will by the next commit */
-    uint32_t claims;        /* registrations the store has not answered yet */
+    bool stored;         /* the store has a row for it */
+    bool row_connected;  /* and that row says connected, or will by the next commit */
+    uint32_t claims;     /* registrations the store has not answered yet */
+    uint8_t order_wave;  /* of the shutdown order (session/order.c), from 1; 0: no target of it */
+    uint8_t order_flags; /* RECORD_…, of that order */
     struct session *holder; /* the session that has or is registering this ID, or NULL */
     struct probe *probe;    /* a newcomer waits to hear whether the holder is alive, or NULL */
 

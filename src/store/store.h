@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "base/clock.h"
+#include "base/duration_histogram.h"
 #include "registry/registry.h"
 
 struct store;
@@ -39,11 +40,31 @@ enum store_result {
     STORE_TAKEN,       /* another node of the fleet has a live session with this ID */
 };
 
-/* The answer to one store_register(). */
+/* The answer to one store_register() or store_save_order(). */
 struct store_answer {
-    uint64_t serial; /* of the session that asked, as given */
-    uint32_t sid;    /* of the record */
+    uint64_t serial; /* of the session that asked, as given; of an order its id */
+    uint32_t sid;    /* of the record; 0: the answer is about an order */
     enum store_result result;
+};
+
+/* One wave of a shutdown order. Times are Unix seconds, 0 for not yet. */
+struct store_order_wave {
+    char *match; /* IDs and patterns, separated by commas */
+    int64_t started;
+    int64_t ended;
+};
+
+/* A shutdown order, as it is kept. What the words mean is session/order.h's. */
+struct store_order {
+    int64_t id; /* from 1, each order the next one */
+    char *by;   /* who gave it */
+    char *state;
+    int64_t created; /* Unix seconds */
+    int64_t ended;   /* 0 while it is under way */
+    uint64_t grace_ms;
+    uint64_t hold_ms;
+    struct store_order_wave *waves;
+    size_t wave_count;
 };
 
 /* Called by store_turn() only, with its time; may call any store function but store_turn()
@@ -77,6 +98,24 @@ void store_disconnect(struct store *store, const struct registry_record *record,
 void store_forget(struct store *store, const struct registry_record *record, struct moment now);
 
 /*
+ * Writes an order down as it is, again after each change of it. All orders are kept, the targets
+ * (below) of the one with the highest id. The order and what it points to must stay until another
+ * one is saved or the store is closed; it is read whenever there is a reason to write. Returns 0,
+ * after which there is exactly one answer, with sid 0, or -1 when memory is out, and there is none.
+ * With STORE_UNAVAILABLE it is written as soon as the store heals.
+ */
+int store_save_order(struct store *store, const struct store_order *order, struct moment now);
+
+/* Writes down what the record's order_wave and order_flags are now: the client is a target of the
+ * order saved last. Durable within 100 ms. Its record may be forgotten, and the target with it. */
+void store_save_target(struct store *store, const struct registry_record *record,
+                       struct moment now);
+
+/* The order with the highest id that the store knew when it was opened, or NULL. Its targets have
+ * order_wave and order_flags in the registry. Valid until the store is closed. */
+const struct store_order *store_order(const struct store *store);
+
+/*
  * The end of a loop turn: commits what is due in one transaction, then delivers answers. With busy,
  * which says that clients were heard in this turn and more may be heard at once, registrations may
  * be kept for the next one; store_next_us() is 0 then.
@@ -86,6 +125,18 @@ void store_turn(struct store *store, bool busy, struct moment now);
 /* When store_turn() has to be called even if nothing happens until then: 0 for at once, UINT64_MAX
  * for never. */
 uint64_t store_next_us(const struct store *store);
+
+/* What has happened since the start. */
+struct store_stats {
+    uint64_t commits;
+    uint64_t failures;                    /* attempts to commit that failed */
+    uint64_t waiting;                     /* changes that are not written yet, now */
+    struct duration_histogram commit;     /* how long commits took that succeeded */
+    struct duration_histogram checkpoint; /* and copying the log into the database */
+};
+
+/* Valid until the store is closed, and up to date as of this call. */
+const struct store_stats *store_stats(struct store *store);
 
 /* Can clients be registered, as far as the last attempt tells? */
 bool store_healthy(const struct store *store);
