@@ -23,8 +23,8 @@ struct probe;
 /* What a shutdown order knows of a client. The first two are kept in the store. */
 #define RECORD_TOLD         0x1 /* was sent a 130 */
 #define RECORD_ACKNOWLEDGED 0x2 /* and has answered it */
-#define RECORD_AWAITED      0x4 /* was there when the server ended, and is to be told once it is back \
-                                 */
+/* It was connected when the server ended, and is to be told once it is back. */
+#define RECORD_AWAITED 0x4
 
 /*
  * One client. Created and freed by the registry only; read by everyone. The fields behind "live"
