@@ -136,6 +136,10 @@ enum server_fsm_result server_fsm_deadline(struct server_fsm *fsm,
 /* Would server_fsm_deadline() refuse now? Lets the owner take a last look at its socket first. */
 bool server_fsm_deadline_refuses(const struct server_fsm *fsm, const struct server_fsm_env *env);
 
+/* Is a keep-alive that was due still unanswered? Asked when the next one is due, it was missed.
+ * Never on CLOSED. */
+bool server_fsm_is_unanswered(const struct server_fsm *fsm);
+
 /* Sends a 100 at once. Only CONNECTED and LEAVING; nothing on CLOSED. */
 enum server_fsm_result server_fsm_ping(struct server_fsm *fsm, const struct server_fsm_env *env);
 

@@ -132,6 +132,11 @@ uint64_t log_report_lost(void)
     return lost_total;
 }
 
+uint64_t log_lines_lost(void)
+{
+    return lost_total;
+}
+
 bool log_limit_allows(struct log_limit *limit, uint64_t now_us)
 {
     const uint64_t window = now_us / CLOCK_US_PER_SEC;

@@ -93,6 +93,9 @@ void log_announce(const char *event, const char *text);
  */
 uint64_t log_report_lost(void);
 
+/* The same number, without a try to report anything. */
+uint64_t log_lines_lost(void);
+
 /*
  * A limit for events that clients cause: some a second are written, the others counted. Zeroed is
  * ready.

@@ -97,6 +97,11 @@ bool server_fsm_deadline_refuses(const struct server_fsm *fsm, const struct serv
     return false;
 }
 
+bool server_fsm_is_unanswered(const struct server_fsm *fsm)
+{
+    return fsm->unanswered > 0 && fsm->state != SERVER_FSM_CLOSED;
+}
+
 enum server_fsm_result server_fsm_ping(struct server_fsm *fsm, const struct server_fsm_env *env)
 {
     return handle(fsm, SERVER_FSM_PING, &(struct event_args){.env = env});

@@ -26,6 +26,7 @@ static const struct row rows[] = {
     [REASON_PASSWORD]   = { "password",   PROTO_WRONG_PASSWORD },
     [REASON_INVALID_ID] = { "invalid_id", PROTO_INVALID_ID },
     [REASON_DUPLICATE]  = { "duplicate",  PROTO_ID_IN_USE },
+    [REASON_OPERATOR]   = { "operator",   PROTO_DISCONNECTED },
     [REASON_REPLACED]   = { "replaced",   PROTO_REPLACED },
     [REASON_FULL]       = { "full",       PROTO_SERVER_FULL },
     [REASON_REGISTRY]   = { "registry",   PROTO_REGISTRY_UNAVAILABLE },

@@ -21,6 +21,7 @@ enum reason {
     REASON_PASSWORD,   /* 410 */
     REASON_INVALID_ID, /* 420 */
     REASON_DUPLICATE,  /* 421 */
+    REASON_OPERATOR,   /* 430: disconnected by an operator */
     REASON_REPLACED,   /* 431 */
     REASON_FULL,       /* 450 */
     REASON_REGISTRY,   /* 451 */

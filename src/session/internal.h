@@ -33,7 +33,8 @@ struct sessions {
     size_t pending_count;
     struct keepalive keepalive; /* connected */
     size_t connected_count;
-    size_t held_count; /* IDs that a session has or is registering: these fill max_clients */
+    size_t leaving_count; /* of those, the ones that were told 130 */
+    size_t held_count;    /* IDs that a session has or is registering: these fill max_clients */
     struct probe_list probes;
 
     struct moment now;   /* of the call that is running: the machine's ops carry no time */

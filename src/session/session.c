@@ -124,6 +124,7 @@ int sessions_turn_away(struct sessions *all, const struct peer_address *peer, en
 {
     all->now = now;
     all->counters.refused[reason]++;
+    all->counters.turned_away += reason == REASON_RESOURCES;
     session_log_turned_away(all, peer, reason);
     return all->options.explain_refusals ? PROTO_SERVER_FULL : 0;
 }
@@ -187,6 +188,11 @@ size_t sessions_connected(const struct sessions *all)
 size_t sessions_pending(const struct sessions *all)
 {
     return all->pending_count;
+}
+
+size_t sessions_leaving(const struct sessions *all)
+{
+    return all->leaving_count;
 }
 
 /* Worst case: it vanished just after an answer, so one interval passes until it is asked, and as
@@ -290,6 +296,7 @@ static void on_answered(struct server_fsm *fsm, enum proto_code code)
         /* 0 is "unknown", and what does not fit is more than an hour. */
         record->rtt_us = rtt_us == 0 ? 1 : rtt_us > UINT32_MAX ? UINT32_MAX : (uint32_t)rtt_us;
         session->since_us = 0;
+        duration_histogram_record(&all->counters.keepalives, rtt_us);
     }
     claim_holder_answered(record);
 }
@@ -309,8 +316,10 @@ static void on_changed(struct server_fsm *fsm, enum server_fsm_state old, int wh
     case SERVER_FSM_REGISTERING:
         renew_if_late(session);
         break;
-    case SERVER_FSM_AWAIT_PASSWORD:
     case SERVER_FSM_LEAVING:
+        session->all->leaving_count++;
+        break;
+    case SERVER_FSM_AWAIT_PASSWORD:
     case SERVER_FSM_STATE_COUNT:
         break;
     }
@@ -324,6 +333,7 @@ static void on_connected(struct session *session)
     all->pending_count--;
     all->connected_count++;
     all->counters.registered++;
+    duration_histogram_record(&all->counters.handshakes, all->now.mono_us - session->since_us);
     session->since_us = 0;
     keepalive_add(&all->keepalive, &session->keepalive, hash_number(session->serial),
                   all->now.mono_us);
@@ -343,6 +353,7 @@ static void on_closed(struct session *session, enum server_fsm_state old, int re
     if (was_connected) {
         keepalive_remove(&all->keepalive, &session->keepalive);
         all->connected_count--;
+        all->leaving_count -= old == SERVER_FSM_LEAVING;
         all->counters.ended[reason]++;
     } else {
         TAILQ_REMOVE(&all->pending, session, pending);
@@ -402,6 +413,7 @@ static void ask_who_is_due(struct sessions *all)
         struct session *session = container_of(entry, struct session, keepalive);
         if (server_fsm_deadline_refuses(&session->fsm, &all->env))
             all->ops->look(session);
+        all->counters.keepalives_missed += server_fsm_is_unanswered(&session->fsm);
         (void)server_fsm_deadline(&session->fsm, &all->env);
     }
 }

@@ -14,6 +14,7 @@
 
 #include "base/address.h"
 #include "base/clock.h"
+#include "base/duration_histogram.h"
 #include "cliser/server_fsm.h"
 #include "registry/credential.h"
 #include "registry/registry.h"
@@ -85,8 +86,12 @@ struct sessions_counters {
     uint64_t registered;
     uint64_t ended[REASON_COUNT];   /* sessions that were connected */
     uint64_t refused[REASON_COUNT]; /* those that were not yet, and newcomers that got no session */
+    uint64_t turned_away;           /* of refused[REASON_RESOURCES]: newcomers, who were told 450 */
     uint64_t keepalives_sent;
     uint64_t keepalives_answered;
+    uint64_t keepalives_missed; /* regular ones without an answer when the next one was due */
+    struct duration_histogram handshakes; /* from the accept to 140 */
+    struct duration_histogram keepalives; /* from a 100 to its answer */
 };
 
 /*
@@ -141,6 +146,9 @@ const struct sessions_counters *sessions_counters(const struct sessions *all);
 /* Sessions that are connected, and those on their way there. */
 size_t sessions_connected(const struct sessions *all);
 size_t sessions_pending(const struct sessions *all);
+
+/* Those of the connected that were told to shut down and are not gone yet. */
+size_t sessions_leaving(const struct sessions *all);
 
 /* How long a client that vanished can still look connected, in milliseconds. */
 uint64_t sessions_dead_client_max_ms(const struct sessions_options *options);

@@ -63,6 +63,7 @@ REFUSALS = {
     410: b"410: wrong password\r\n",
     420: b"420: invalid ID\r\n",
     421: b"421: ID already connected\r\n",
+    430: b"430: disconnected by operator\r\n",
     431: b"431: replaced\r\n",
     450: b"450: server full\r\n",
     451: b"451: registry unavailable\r\n",

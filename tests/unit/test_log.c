@@ -441,6 +441,7 @@ static void pipe_without_a_reader_loses_lines_and_nothing_else(void **state)
     close(fixture->reader);
     fixture->reader = -1;
     fill(10);
+    assert_int_equal(log_lines_lost() - lost_before, 10);
     assert_int_equal(log_report_lost() - lost_before, 10);
 }
 

@@ -679,6 +679,34 @@ static void deadline_refuses_only_where_it_would(void **unused)
     }
 }
 
+static void regular_keep_alive_is_unanswered_until_its_answer_or_the_end(void **unused)
+{
+    struct fake fake;
+
+    (void)unused;
+    for (int state = 0; state < SERVER_FSM_STATE_COUNT; state++) {
+        start_in(&fake, (enum server_fsm_state)state);
+        assert_false(server_fsm_is_unanswered(&fake.fsm));
+    }
+    start_in(&fake, SERVER_FSM_CONNECTED);
+    server_fsm_ping(&fake.fsm, &fake.env);
+    assert_false(server_fsm_is_unanswered(&fake.fsm)); /* out of turn */
+    server_fsm_deadline(&fake.fsm, &fake.env);
+    assert_true(server_fsm_is_unanswered(&fake.fsm));
+    line(&fake, "hello");
+    assert_true(server_fsm_is_unanswered(&fake.fsm));
+    line(&fake, "100");
+    assert_false(server_fsm_is_unanswered(&fake.fsm));
+
+    server_fsm_deadline(&fake.fsm, &fake.env);
+    server_fsm_order(&fake.fsm, &fake.env);
+    assert_true(server_fsm_is_unanswered(&fake.fsm));
+    line(&fake, "130");
+    assert_true(server_fsm_is_unanswered(&fake.fsm));
+    server_fsm_drop(&fake.fsm, &fake.env, 0);
+    assert_false(server_fsm_is_unanswered(&fake.fsm));
+}
+
 static void eight_unasked_lines_pass_and_the_ninth_ends_the_session(void **unused)
 {
     static const char *const unasked[] = {"hello", "",  "10",        "130",
@@ -814,6 +842,7 @@ int main(void)
         cmocka_unit_test(answer_to_an_order_does_not_count_for_keep_alives),
         cmocka_unit_test(ping_does_not_count_as_missed),
         cmocka_unit_test(deadline_refuses_only_where_it_would),
+        cmocka_unit_test(regular_keep_alive_is_unanswered_until_its_answer_or_the_end),
         cmocka_unit_test(eight_unasked_lines_pass_and_the_ninth_ends_the_session),
         cmocka_unit_test(unasked_lines_are_counted_anew_after_each_keep_alive),
         cmocka_unit_test(answers_are_never_unasked_and_do_not_forgive_what_is),

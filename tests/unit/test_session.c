@@ -9,6 +9,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "cliser/proto.h"
+#include "session/internal.h"
 
 #include "unit.h"
 
@@ -86,6 +87,7 @@ struct world {
     size_t client_count;
     uint64_t freed; /* clients that were over and are no longer in the list */
     uint64_t turned_away;
+    bool ordering; /* the only time when a 130 may be sent */
 };
 
 static struct world *world; /* ops get a session, and nothing else */
@@ -177,8 +179,8 @@ static void on_send(struct session *session, const char *line, size_t len)
     assert_non_null(info);
     assert_int_equal(len, info->line_len);
     assert_memory_equal(line, info->line, len);
-    /* Nothing but an operator's order, and there is none here. */
-    assert_int_not_equal(info->code, PROTO_SHUTDOWN);
+    /* Nothing but an operator's order. */
+    assert_true(info->code != PROTO_SHUTDOWN || world->ordering);
     client->codes[client->sent++ % COUNT(client->codes)] = info->code;
     if (client->fails_at == (int)info->code || client->fails_at == -1)
         session_end(session, client->fail_with, world->now);
@@ -318,6 +320,7 @@ static void check_invariants(void)
     const struct sessions_counters *counters = sessions_counters(world->sessions);
     size_t connected = 0;
     size_t pending = 0;
+    size_t leaving = 0;
     size_t holders = 0;
     size_t records_held = 0;
     uint64_t over = 0;
@@ -333,6 +336,7 @@ static void check_invariants(void)
         }
         if (is_connected(client)) {
             connected++;
+            leaving += client->session.fsm.state == SERVER_FSM_LEAVING;
             assert_non_null(record);
             assert_true(record->connected);
             assert_true(record->stored);
@@ -362,12 +366,14 @@ static void check_invariants(void)
     assert_int_equal(sessions_connected(world->sessions), connected);
     assert_int_equal(registry_connected(world->registry), connected);
     assert_int_equal(sessions_pending(world->sessions), pending);
+    assert_int_equal(sessions_leaving(world->sessions), leaving);
 
     /* Every connection that ever came is counted in one place. */
     assert_int_equal(counters->started, world->client_count + world->freed);
     assert_int_equal(counted(counters->ended) + counted(counters->refused),
                      over + world->freed + world->turned_away);
     assert_int_equal(counters->registered, counted(counters->ended) + connected);
+    assert_int_equal(counters->handshakes.total, counters->registered);
 }
 
 /* The same, and what the store was told: once it has done all, its rows say what is so. */
@@ -521,6 +527,14 @@ static struct client *enter(const char *id)
     turn();
     assert_int_equal(last_code(client), PROTO_CONNECTED);
     return client;
+}
+
+/* As an order does. */
+static void tell(struct client *client)
+{
+    world->ordering = true;
+    (void)server_fsm_order(&client->session.fsm, &world->sessions->env);
+    world->ordering = false;
 }
 
 static struct registry_record *record_of(const char *id)
@@ -747,7 +761,6 @@ static void session_ended_for_a_reason_says_what_belongs_to_it(void **state)
     }
 }
 
-/* There are no orders yet, so the state is set by hand. */
 static void session_that_leaves_after_130_has_reason_shutdown(void **state)
 {
     static const enum reason ends[] = {REASON_LEFT, REASON_RESET};
@@ -755,17 +768,59 @@ static void session_that_leaves_after_130_has_reason_shutdown(void **state)
     (void)state;
     for (size_t i = 0; i < COUNT(ends); i++) {
         struct client *client = enter("a");
-        client->session.fsm.state = SERVER_FSM_LEAVING;
+        tell(client);
         session_end(&client->session, ends[i], world->now);
         assert_int_equal(record_of("a")->reason, REASON_SHUTDOWN);
         assert_int_equal(ended(REASON_SHUTDOWN), i + 1);
     }
     struct client *client = enter("a");
-    client->session.fsm.state = SERVER_FSM_LEAVING;
+    tell(client);
     session_end(&client->session, REASON_SLOW, world->now);
     assert_int_equal(record_of("a")->reason, REASON_SLOW);
     turn();
     check_rows();
+}
+
+static void session_that_was_told_is_leaving_until_it_is_gone(void **state)
+{
+    struct client *told = enter("a");
+    struct client *other = enter("b");
+
+    (void)state;
+    assert_int_equal(sessions_leaving(world->sessions), 0);
+    tell(told);
+    tell(told); /* once is enough */
+    assert_int_equal(sessions_leaving(world->sessions), 1);
+    assert_int_equal(sessions_connected(world->sessions), 2);
+    session_end(&other->session, REASON_LEFT, world->now);
+    assert_int_equal(sessions_leaving(world->sessions), 1);
+    session_end(&told->session, REASON_LEFT, world->now);
+    assert_int_equal(sessions_leaving(world->sessions), 0);
+    turn();
+    check_rows();
+}
+
+static void session_handshake_lasts_from_the_accept_to_140(void **state)
+{
+    const struct duration_histogram *handshakes = &sessions_counters(world->sessions)->handshakes;
+    struct client *client = come();
+
+    (void)state;
+    advance(100);
+    feed(client, "secret");
+    advance(100);
+    feed(client, "a");
+    assert_int_equal(handshakes->total, 0);
+    advance(50);
+    turn();
+    assert_int_equal(handshakes->total, 1);
+    assert_int_equal(handshakes->sum_us, 250);
+
+    /* One that does not come to its end is none. */
+    client = come();
+    feed(client, "wrong");
+    assert_true(client->closed);
+    assert_int_equal(handshakes->total, 1);
 }
 
 /* ---- the handshake's one deadline ---- */
@@ -1181,7 +1236,7 @@ static void probe_of_a_leaving_holder_asks_it(void **state)
     struct client *newcomer;
 
     (void)state;
-    holder->session.fsm.state = SERVER_FSM_LEAVING;
+    tell(holder);
     newcomer = claim("a");
     assert_int_equal(last_code(holder), PROTO_KEEP_ALIVE);
     feed(holder, "100");
@@ -1292,7 +1347,7 @@ static void takeover_replaces_a_leaving_holder(void **state)
 
     (void)state;
     use_policy(DUPLICATE_TAKEOVER);
-    holder->session.fsm.state = SERVER_FSM_LEAVING;
+    tell(holder);
     newcomer = claim("a");
     check_refused(holder, 431);
     turn();
@@ -1344,7 +1399,7 @@ static void reject_refuses_the_newcomer_whatever_the_holder_does(void **state)
 
     (void)state;
     use_policy(DUPLICATE_REJECT);
-    leaving->session.fsm.state = SERVER_FSM_LEAVING;
+    tell(leaving);
     check_refused(claim("a"), 421);
     check_refused(claim("b"), 421);
     check_refused(claim("c"), 421);
@@ -2022,6 +2077,56 @@ static void keepalive_round_trip_is_measured_and_seen(void **state)
     advance(10);
     feed(client, "100");
     assert_int_equal(record->rtt_us, world->now.mono_us - asked_us);
+
+    const struct duration_histogram *trips = &sessions_counters(world->sessions)->keepalives;
+    assert_int_equal(trips->total, 3);
+    assert_in_range(trips->sum_us, 1234 + world->now.mono_us - asked_us,
+                    1234 + world->now.mono_us - asked_us + 1000);
+}
+
+static void keepalive_is_missed_once_when_the_next_one_is_due(void **state)
+{
+    const struct sessions_counters *counters = sessions_counters(world->sessions);
+    struct client *client = enter("a");
+
+    (void)state;
+    live_with(2 * INTERVAL_US, (struct client *const[]){client}, 1);
+    assert_int_equal(counters->keepalives_answered, 2);
+    assert_int_equal(counters->keepalives_missed, 0);
+
+    /* Late, which is too late for one. */
+    live(2 * INTERVAL_US);
+    assert_int_equal(counters->keepalives_missed, 1);
+    feed(client, "100");
+    live_with(INTERVAL_US, (struct client *const[]){client}, 1);
+    assert_int_equal(counters->keepalives_missed, 1);
+
+    /* Three, for which it is dropped; and one that was not regular is none of them. */
+    live(INTERVAL_US);
+    (void)server_fsm_ping(&client->session.fsm, &world->sessions->env);
+    live(3 * INTERVAL_US);
+    check_refused(client, 408);
+    assert_int_equal(counters->keepalives_missed, 1 + 3);
+    live(3 * INTERVAL_US);
+    assert_int_equal(counters->keepalives_missed, 1 + 3);
+}
+
+static void keepalive_of_one_that_left_meanwhile_is_not_missed(void **state)
+{
+    struct client *client = enter("a");
+
+    (void)state;
+    world->options.require_reply = SERVER_FSM_REPLY_YES;
+    world->options.misses = 1;
+    reload();
+    while (client->sent == 3)
+        live(MS);
+    feed(client, "100");
+    while (client->sent == 4)
+        live(MS);
+    session_end(&client->session, REASON_LEFT, world->now);
+    live(2 * INTERVAL_US);
+    assert_int_equal(sessions_counters(world->sessions)->keepalives_missed, 0);
 }
 
 static void keepalive_noise_between_two_questions_is_bounded(void **state)
@@ -2292,8 +2397,8 @@ static const char *random_line(void)
 
 static void random_event(struct client *client)
 {
-    static const enum reason reasons[] = {REASON_LEFT, REASON_RESET, REASON_SLOW, REASON_RESTARTING,
-                                          REASON_STOPPED};
+    static const enum reason reasons[] = {REASON_LEFT,       REASON_RESET,   REASON_SLOW,
+                                          REASON_RESTARTING, REASON_STOPPED, REASON_OPERATOR};
 
     switch (below(12)) {
     case 0:
@@ -2335,7 +2440,7 @@ static void random_event(struct client *client)
         break;
     case 9:
         if (below(6) == 0 && client->session.fsm.state == SERVER_FSM_CONNECTED)
-            client->session.fsm.state = SERVER_FSM_LEAVING; /* as an order would */
+            tell(client);
         break;
     default:
         break;
@@ -2455,6 +2560,8 @@ int main(void)
         IN_WORLD(session_end_is_for_once),
         IN_WORLD(session_ended_for_a_reason_says_what_belongs_to_it),
         IN_WORLD(session_that_leaves_after_130_has_reason_shutdown),
+        IN_WORLD(session_that_was_told_is_leaving_until_it_is_gone),
+        IN_WORLD(session_handshake_lasts_from_the_accept_to_140),
         IN_WORLD(handshake_unfinished_at_its_deadline_gets_408),
         IN_WORLD(handshake_deadline_is_each_ones_own),
         IN_WORLD(handshake_that_drips_gets_no_more_time),
@@ -2507,6 +2614,8 @@ int main(void)
         IN_ASKING_WORLD(keepalive_stall_of_the_server_is_not_the_clients_silence),
         IN_ASKING_WORLD(keepalive_last_look_that_ends_the_session_counts_once),
         IN_ASKING_WORLD(keepalive_round_trip_is_measured_and_seen),
+        IN_ASKING_WORLD(keepalive_is_missed_once_when_the_next_one_is_due),
+        IN_ASKING_WORLD(keepalive_of_one_that_left_meanwhile_is_not_missed),
         IN_ASKING_WORLD(keepalive_noise_between_two_questions_is_bounded),
         IN_ASKING_WORLD(keepalive_interval_changed_by_a_reload_holds_for_everyone),
         IN_ASKING_WORLD(keepalive_of_many_at_once_is_done_in_parts),
