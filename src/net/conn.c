@@ -36,6 +36,7 @@ static void conn_on_event(struct bufferevent *bev, short what, void *user);
 static void read_socket(struct conn *conn);
 static void take_kept_lines(struct conn *conn);
 static size_t take_lines(struct conn *conn, const char *bytes, size_t len);
+static void drain_kept(struct conn *conn, size_t len);
 static void keep(struct conn *conn, const char *bytes, size_t len);
 static struct bufferevent *bufferevent_of(struct conn *conn);
 static size_t unsent(const struct conn *conn);
@@ -99,6 +100,7 @@ void conn_free(struct conn *conn)
     const int fd = fd_of(conn);
 
     if (conn->bev) {
+        conn->env->received_bytes += evbuffer_get_length(bufferevent_get_input(conn->bev));
         /* Out of epoll before the descriptor is closed: with a deferred callback pending, freeing
          * alone would do that only later, and a new connection with the same number would go
          * unheard. */
@@ -133,7 +135,7 @@ static void conn_on_read(struct bufferevent *bev, void *user)
         take_kept_lines(conn);
     if (conn->closing) {
         struct evbuffer *input = bufferevent_get_input(bev);
-        evbuffer_drain(input, evbuffer_get_length(input));
+        drain_kept(conn, evbuffer_get_length(input));
     }
 }
 
@@ -161,6 +163,7 @@ static void read_socket(struct conn *conn)
     const ssize_t got = recv(fd_of(conn), bytes, sizeof(bytes), MSG_DONTWAIT);
 
     if (got > 0) {
+        conn->env->received_bytes += (size_t)got;
         const size_t taken = conn->closing ? (size_t)got : take_lines(conn, bytes, (size_t)got);
         if (!conn->closing && taken < (size_t)got)
             keep(conn, bytes + taken, (size_t)got - taken);
@@ -180,7 +183,7 @@ static void take_kept_lines(struct conn *conn)
     if (len == 0)
         return;
     if (bytes)
-        evbuffer_drain(input, take_lines(conn, bytes, len));
+        drain_kept(conn, take_lines(conn, bytes, len));
     else
         session_end(&conn->session, REASON_RESOURCES, clock_now());
 }
@@ -195,6 +198,7 @@ static size_t take_lines(struct conn *conn, const char *bytes, size_t len)
     size_t taken = 0;
     bool held = false;
 
+    conn_env_begin_work(conn->env, now);
     while (!conn->closing && !held) {
         const int got = proto_take_line(bytes + taken, len - taken, &line, &line_len);
         if (got == 0)
@@ -213,11 +217,20 @@ static size_t take_lines(struct conn *conn, const char *bytes, size_t len)
     return taken;
 }
 
-/* Puts bytes by that cannot be used yet: before all that is still to be read. */
+/* Done with so many bytes that the bufferevent has kept. */
+static void drain_kept(struct conn *conn, size_t len)
+{
+    conn->env->received_bytes += len;
+    evbuffer_drain(bufferevent_get_input(conn->bev), len);
+}
+
+/* Puts bytes by that cannot be used yet: before all that is still to be read. They are counted as
+ * received when they are taken out again. */
 static void keep(struct conn *conn, const char *bytes, size_t len)
 {
     struct bufferevent *bev = bufferevent_of(conn);
 
+    conn->env->received_bytes -= len;
     /* A bufferevent keeps others from adding to its input; here we are the bufferevent. */
     if (bev)
         evbuffer_unfreeze(bufferevent_get_input(bev), 0);
@@ -253,10 +266,13 @@ static size_t unsent(const struct conn *conn)
 static void end_by_peer(struct conn *conn, enum reason reason)
 {
     conn->gone = true;
-    if (conn->lingering)
+    if (conn->lingering) {
         conn->env->on_dying(conn->env->user, conn);
-    else
-        session_end(&conn->session, reason, clock_now());
+        return;
+    }
+    const struct moment now = clock_now();
+    conn_env_begin_work(conn->env, now);
+    session_end(&conn->session, reason, now);
 }
 
 /*
@@ -275,8 +291,10 @@ static void send_line(struct session *session, const char *line, size_t len)
         apply_user_timeout(conn);
     if (waiting == 0) {
         sent = send(fd_of(conn), line, len, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (sent == (ssize_t)len)
+        if (sent == (ssize_t)len) {
+            conn->env->sent_bytes += len;
             return;
+        }
         if (sent < 0 && errno != EAGAIN && errno != EINTR && errno != ENOBUFS) {
             const enum reason reason = reason_of_errno(errno);
             conn->gone = true;
@@ -292,6 +310,8 @@ static void send_line(struct session *session, const char *line, size_t len)
         session_end(session, REASON_SLOW, clock_now());
     else if (!bufferevent_of(conn) || bufferevent_write(conn->bev, line + sent, rest) != 0)
         session_end(session, REASON_RESOURCES, clock_now());
+    else
+        conn->env->sent_bytes += len;
 }
 
 /* Lines that are held are kept in the bufferevent. */

@@ -40,6 +40,9 @@ struct conn_env {
     uint8_t
         generation; /* counts changes of user_timeout_ms; new sockets have it from the listener */
     unsigned reads; /* how often a connection was read in this turn; the server sets it back */
+    uint64_t turn_began_us;  /* the first thing done in this turn; 0 before, set back as well */
+    uint64_t received_bytes; /* looked at so far; what waits in a bufferevent is not */
+    uint64_t sent_bytes;     /* handed to the kernel, or to a bufferevent */
 };
 
 struct conn {
@@ -63,6 +66,13 @@ struct conn {
 enum conn_place { CONN_NOWHERE, CONN_LIVE, CONN_DYING, CONN_LINGERING };
 
 TAILQ_HEAD(conn_list, conn);
+
+/* Something is being done since now: keeps the first such moment of a turn. */
+static inline void conn_env_begin_work(struct conn_env *env, struct moment now)
+{
+    if (env->turn_began_us == 0)
+        env->turn_began_us = now.mono_us;
+}
 
 /* For sessions_new(): connects sessions to connections. */
 extern const struct session_ops conn_session_ops;

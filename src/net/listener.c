@@ -48,6 +48,7 @@ struct listeners {
     bool in_trouble;  /* has rested, and not accepted anything since */
     uint64_t rest_us; /* the length of the next rest */
     uint64_t rest_until_us;
+    uint64_t pauses;
     struct log_limit log_limit; /* descriptors may come and go by the hundred a second */
 };
 
@@ -140,6 +141,11 @@ void listeners_descriptor_freed(struct listeners *all)
 {
     if (all->resting)
         all->rest_until_us = 0;
+}
+
+uint64_t listeners_pauses(const struct listeners *all)
+{
+    return all->pauses;
 }
 
 char *listeners_describe(const struct listeners *all, const char *begin)
@@ -332,6 +338,7 @@ static void rest(struct listeners *all, int error)
     for (size_t i = 0; i < all->count; i++)
         (void)event_del(all->items[i].event);
     all->resting = true;
+    all->pauses++;
     all->rest_until_us = clock_monotonic_us() + all->rest_us;
     if (!all->in_trouble && log_limit_allows(&all->log_limit, clock_monotonic_us()))
         log_event(LOG_LEVEL_WARN, "accept_paused", LOG_STR("error", strerror(error)));

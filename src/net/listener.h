@@ -56,6 +56,9 @@ void listeners_look(struct listeners *listeners);
 /* A descriptor has become free: a rest may end now. */
 void listeners_descriptor_freed(struct listeners *listeners);
 
+/* How often accepting has had to rest. */
+uint64_t listeners_pauses(const struct listeners *listeners);
+
 /* A text of this begin and the addresses that are really listened on, "127.0.0.1:1111, unix:/path",
  * to be freed; NULL when memory is out. */
 char *listeners_describe(const struct listeners *listeners, const char *begin);

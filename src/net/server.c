@@ -16,6 +16,8 @@
 
 /* A turn in which so many connections were read: newcomers are looked for, and at, at its end. */
 #define CROWDED_READS 256
+/* Closing so many connections takes long enough to be worth a look at the clock. */
+#define MANY_FREED 64
 /* While draining, this many times a second some sessions are ended. */
 #define DRAIN_STEP_US (20 * CLOCK_US_PER_MS)
 
@@ -42,14 +44,16 @@ struct server {
     uint64_t drain_start_us;
     uint64_t drain_next_us;
     size_t drain_total;
+
+    struct server_stats stats; /* what is counted elsewhere is added when somebody asks */
 };
 
 static void server_on_timer(evutil_socket_t fd, short what, void *user);
 static void server_on_accept(void *user, int fd, const struct address *from);
 static void server_on_dying(void *user, struct conn *conn);
-static void refuse_at_the_door(int fd, int refusal);
+static void refuse_at_the_door(struct server *server, int fd, int refusal);
 static void end_turn(struct server *server);
-static void free_dying(struct server *server, struct moment now);
+static size_t free_dying(struct server *server, struct moment now);
 static void drain_some(struct server *server, struct moment now);
 static void set_timer(struct server *server, struct moment now);
 static uint64_t next_us(const struct server *server);
@@ -107,6 +111,34 @@ int server_run(struct server *server)
 char *server_describe(const struct server *server, const char *begin)
 {
     return listeners_describe(server->listeners, begin);
+}
+
+const struct server_stats *server_stats(struct server *server)
+{
+    struct server_stats *stats = &server->stats;
+
+    stats->received_bytes = server->conn_env.received_bytes;
+    stats->sent_bytes = server->conn_env.sent_bytes;
+    if (server->listeners)
+        stats->accept_pauses = listeners_pauses(server->listeners);
+    stats->pending = sessions_pending(server->sessions);
+    stats->leaving = sessions_leaving(server->sessions);
+    stats->connected = sessions_connected(server->sessions) - stats->leaving;
+    stats->closing = server->conn_count - server->live_count;
+    stats->room = server->options.max_connections > server->conn_count
+                      ? server->options.max_connections - server->conn_count
+                      : 0;
+    return stats;
+}
+
+bool server_is_serving(const struct server *server)
+{
+    return server->phase == SERVER_SERVING;
+}
+
+void server_work_begins(struct server *server, struct moment now)
+{
+    conn_env_begin_work(&server->conn_env, now);
 }
 
 void server_reload(struct server *server, const struct server_options *options)
@@ -167,6 +199,7 @@ static void server_on_timer(evutil_socket_t fd, short what, void *user)
 
     (void)fd;
     (void)what;
+    conn_env_begin_work(&server->conn_env, now);
     server->timer_us = UINT64_MAX;
     sessions_tick(server->sessions, now);
     if (server->listeners)
@@ -181,16 +214,20 @@ static void server_on_accept(void *user, int fd, const struct address *from)
     const struct moment now = clock_now();
     struct peer_address peer;
 
+    conn_env_begin_work(&server->conn_env, now);
+    server->stats.accepted++;
     peer_address_set(&peer, from);
     if (server->conn_count >= server->options.max_connections ||
         !sessions_admit(server->sessions)) {
-        refuse_at_the_door(fd, sessions_turn_away(server->sessions, &peer, REASON_FULL, now));
+        refuse_at_the_door(server, fd,
+                           sessions_turn_away(server->sessions, &peer, REASON_FULL, now));
         return;
     }
 
     struct conn *conn = conn_new(&server->conn_env, fd, &peer, now);
     if (!conn) {
-        refuse_at_the_door(fd, sessions_turn_away(server->sessions, &peer, REASON_RESOURCES, now));
+        refuse_at_the_door(server, fd,
+                           sessions_turn_away(server->sessions, &peer, REASON_RESOURCES, now));
         return;
     }
     server->conn_count++;
@@ -227,15 +264,17 @@ static void server_on_dying(void *user, struct conn *conn)
  * No session, no event, no memory: one line and the end. What the newcomer has sent already
  * is read, since bytes left unread would make the kernel reset the connection and lose the line.
  */
-static void refuse_at_the_door(int fd, int refusal)
+static void refuse_at_the_door(struct server *server, int fd, int refusal)
 {
     const struct proto_code_info *info = proto_code_info(refusal);
     char unread[PROTO_MAX_LINE_BYTES];
 
     if (info) {
-        (void)!send(fd, info->line, info->line_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        const ssize_t sent = send(fd, info->line, info->line_len, MSG_NOSIGNAL | MSG_DONTWAIT);
         (void)shutdown(fd, SHUT_WR);
-        (void)!recv(fd, unread, sizeof(unread), MSG_DONTWAIT);
+        const ssize_t got = recv(fd, unread, sizeof(unread), MSG_DONTWAIT);
+        server->conn_env.sent_bytes += sent > 0 ? (size_t)sent : 0;
+        server->conn_env.received_bytes += got > 0 ? (size_t)got : 0;
     }
     close(fd);
 }
@@ -245,6 +284,7 @@ static void end_turn(struct server *server)
     const unsigned reads = server->conn_env.reads;
     struct moment now = clock_now();
 
+    conn_env_begin_work(&server->conn_env, now); /* if nobody has: what is kept for later is done */
     server->conn_env.reads = 0;
     if (reads >= CROWDED_READS) {
         if (server->listeners)
@@ -253,8 +293,11 @@ static void end_turn(struct server *server)
     }
     store_turn(server->store, reads > 0 && server->phase == SERVER_SERVING, now);
     now = clock_now(); /* a commit may have waited for a disk */
-    free_dying(server, now);
+    if (free_dying(server, now) >= MANY_FREED)
+        now = clock_now();
     set_timer(server, now);
+    duration_histogram_record(&server->stats.turns, now.mono_us - server->conn_env.turn_began_us);
+    server->conn_env.turn_began_us = 0;
 
     if (server->phase == SERVER_DRAINING && server->live_count == 0)
         server->phase = SERVER_STOPPING;
@@ -262,8 +305,10 @@ static void end_turn(struct server *server)
         server->phase = SERVER_DONE;
 }
 
-static void free_dying(struct server *server, struct moment now)
+/* Returns how many were freed. */
+static size_t free_dying(struct server *server, struct moment now)
 {
+    size_t freed = 0;
     struct conn *conn = TAILQ_FIRST(&server->lingering);
 
     /* Those whose time to read the last line is over. */
@@ -278,10 +323,12 @@ static void free_dying(struct server *server, struct moment now)
             continue;
         }
         conn_free(conn);
-        server->conn_count--;
+        freed++;
         if (server->listeners)
             listeners_descriptor_freed(server->listeners);
     }
+    server->conn_count -= freed;
+    return freed;
 }
 
 /* As many as should have gone by now, so that they come back spread out, wherever that is. */
@@ -339,6 +386,8 @@ static uint64_t next_us(const struct server *server)
 
 static void close_listeners(struct server *server)
 {
+    if (server->listeners)
+        server->stats.accept_pauses = listeners_pauses(server->listeners);
     listeners_close(server->listeners);
     server->listeners = NULL;
 }

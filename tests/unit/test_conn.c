@@ -445,6 +445,73 @@ static void conn_takes_lines_however_they_are_cut(void **state)
     }
 }
 
+static void conn_counts_each_byte_once_however_they_are_cut(void **state)
+{
+    static const char bytes[] = "secret\r\nweb-1\n100\n100\r\nhalf";
+    static const char answers[] = ASK_PASSWORD ASK_ID WELCOME;
+    struct fixture *f = *state;
+    struct conn *conn;
+
+    for (size_t cut = 0; cut < sizeof(bytes) - 1; cut++) {
+        const uint64_t received = f->env.received_bytes;
+        const uint64_t sent = f->env.sent_bytes;
+        const uint64_t answered = counters(f)->keepalives_answered;
+        const int fd = come(f, &conn);
+
+        say(fd, bytes, cut);
+        for (int i = 0; i < 3; i++)
+            turn(f);
+        assert_true(f->env.received_bytes <= received + cut);
+        say(fd, bytes + cut, sizeof(bytes) - 1 - cut);
+        expect(f, fd, answers);
+        TURN_UNTIL(f, counters(f)->keepalives_answered == answered + 2);
+        close(fd);
+        TURN_UNTIL(f, living(f) == 0);
+        assert_int_equal(f->env.received_bytes, received + sizeof(bytes) - 1);
+        assert_int_equal(f->env.sent_bytes, sent + sizeof(answers) - 1);
+    }
+}
+
+static void conn_counts_what_comes_behind_its_last_word(void **state)
+{
+    struct fixture *f = *state;
+    struct conn *conn;
+    const int fd = come(f, &conn);
+
+    SAY(fd, "wro");
+    TURN_UNTIL(f, conn->bev != NULL);
+    SAY(fd, "ng\n");
+    expect_last(f, fd, ASK_PASSWORD "410: wrong password\r\n");
+    SAY(fd, "and more");
+    close(fd);
+    TURN_UNTIL(f, living(f) == 0);
+    assert_int_equal(f->env.received_bytes, 6 + 8);
+    assert_int_equal(f->env.sent_bytes, strlen(ASK_PASSWORD "410: wrong password\r\n"));
+}
+
+/* The server sets it back at the end of a turn. */
+static void conn_says_when_the_work_of_a_turn_begins(void **state)
+{
+    struct fixture *f = *state;
+    struct conn *conn;
+    const uint64_t before_us = clock_monotonic_us();
+    const int fd = enter(f, &conn, "web-1");
+    const uint64_t began_us = f->env.turn_began_us;
+
+    assert_in_range(began_us, before_us, clock_monotonic_us());
+    SAY(fd, "100\n");
+    TURN_UNTIL(f, counters(f)->keepalives_answered == 1);
+    assert_int_equal(f->env.turn_began_us, began_us); /* the first one stays */
+
+    f->env.turn_began_us = 0;
+    turn(f);
+    assert_int_equal(f->env.turn_began_us, 0); /* nobody said anything */
+    const uint64_t left_us = clock_monotonic_us();
+    close(fd);
+    TURN_UNTIL(f, living(f) == 0);
+    assert_in_range(f->env.turn_began_us, left_us, clock_monotonic_us());
+}
+
 static void conn_takes_lines_byte_by_byte(void **state)
 {
     static const char bytes[] = "secret\nweb-1\r\n100\n";
@@ -1506,6 +1573,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_LOOP(conn_takes_lines_however_they_are_cut),
+        WITH_LOOP(conn_counts_each_byte_once_however_they_are_cut),
+        WITH_LOOP(conn_counts_what_comes_behind_its_last_word),
+        WITH_LOOP(conn_says_when_the_work_of_a_turn_begins),
         WITH_LOOP(conn_takes_lines_byte_by_byte),
         WITH_LOOP(conn_of_whole_lines_never_has_a_bufferevent),
         WITH_LOOP(conn_keeps_half_a_line_in_a_bufferevent_from_then_on),
