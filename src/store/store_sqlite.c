@@ -29,8 +29,10 @@
  * end of the turn and the commit take their time as well. */
 #define GATHER_US (50 * CLOCK_US_PER_MS)
 /* And so many are company enough: what is more waits for the next turn, so that no commit holds the
- * loop up for long, however many clients leave at once. */
-#define OTHERS_AT_ONCE 2000
+ * loop up for long, however many clients leave at once. Measured with 15000 clients that are told,
+ * acknowledge and leave in one moment: 1.6 ms a commit, 5 ms the longest (rows in random order),
+ * and 75 ms until all is written; with 4000 it is 9 ms the longest and 60 ms in all. */
+#define OTHERS_AT_ONCE 1500
 /* After a failure the next try waits this long; registrations in between are answered at once. */
 #define RETRY_MIN_US (200 * CLOCK_US_PER_MS)
 #define RETRY_MAX_US (2 * CLOCK_US_PER_SEC)
