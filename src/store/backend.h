@@ -8,10 +8,17 @@
 
 /* One change that waits to be made durable: what the row is to be, copied, since the record may
  * change or go while it waits. */
-enum change_kind { CHANGE_REGISTER, CHANGE_DISCONNECT, CHANGE_FORGET };
+enum change_kind {
+    CHANGE_REGISTER,
+    CHANGE_DISCONNECT,
+    CHANGE_FORGET,
+    CHANGE_ORDER,  /* is no record's: all but serial, order and kind is 0 */
+    CHANGE_TARGET, /* of the order that was the last one then */
+};
 
 struct change {
-    uint64_t serial; /* CHANGE_REGISTER: to be answered */
+    uint64_t serial; /* CHANGE_REGISTER, CHANGE_ORDER: to be answered; CHANGE_TARGET: the order's */
+    const struct store_order *order; /* CHANGE_ORDER: stays until another one comes */
     int64_t since;
     int64_t last_seen;
     uint32_t sid;
@@ -19,6 +26,8 @@ struct change {
     struct peer_address peer;
     uint8_t kind; /* enum change_kind */
     uint8_t reason;
+    uint8_t order_wave;
+    uint8_t order_flags;
     char cid[PROTO_MAX_ID_BYTES + 1];
 };
 
@@ -37,6 +46,8 @@ struct store_backend {
 
     uint64_t (*next_us)(const void *state);
     bool (*healthy)(const void *state);
+    const struct store_order *(*order)(const void *state); /* that open found */
+    const struct store_stats *(*stats)(void *state);
     void (*close)(void *state, struct moment now);
 };
 
@@ -44,9 +55,9 @@ extern const struct store_backend store_memory;
 extern const struct store_backend store_sqlite;
 
 /*
- * A backend has an answer to a CHANGE_REGISTER: kept until store_turn() delivers it. To be called
- * once for each, from commit or whenever the backend hears of it, never from take. There is always
- * room.
+ * A backend has an answer to a CHANGE_REGISTER or CHANGE_ORDER: kept until store_turn() delivers
+ * it. To be called once for each, from commit or whenever the backend hears of it, never from take.
+ * There is always room.
  */
 void store_push_answer(struct store *store, uint64_t serial, uint32_t sid,
                        enum store_result result);

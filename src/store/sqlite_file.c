@@ -12,21 +12,47 @@
 #include <unistd.h>
 
 #define APPLICATION_ID    0x636c7372 /* "clsr" */
-#define SCHEMA_VERSION    1
+#define SCHEMA_VERSION    2
 #define TEXT_OF(number)   TEXT_OF_1(number)
 #define TEXT_OF_1(number) #number
 
-static const char schema[] = "CREATE TABLE clients ("
-                             " sid INTEGER PRIMARY KEY,"
-                             " cid TEXT NOT NULL UNIQUE,"
-                             " cip TEXT NOT NULL,"
-                             " cport INTEGER NOT NULL,"
-                             " cstatus INTEGER NOT NULL," /* 1 connected, 0 disconnected */
-                             " since INTEGER NOT NULL,"   /* Unix seconds */
-                             " last_seen INTEGER NOT NULL,"
-                             " rtt_ms REAL,"
-                             " reason TEXT NOT NULL,"
-                             " node TEXT NOT NULL)";
+#define CANNOT_UPGRADE    "has an older schema version and cannot be upgraded"
+
+/* What each version has more than the one before it; a new file gets them all. */
+#define SCHEMA_1                                                                                   \
+    "CREATE TABLE clients ("                                                                       \
+    " sid INTEGER PRIMARY KEY,"                                                                    \
+    " cid TEXT NOT NULL UNIQUE,"                                                                   \
+    " cip TEXT NOT NULL,"                                                                          \
+    " cport INTEGER NOT NULL,"                                                                     \
+    " cstatus INTEGER NOT NULL," /* 1 connected, 0 disconnected */                                 \
+    " since INTEGER NOT NULL,"   /* Unix seconds */                                                \
+    " last_seen INTEGER NOT NULL,"                                                                 \
+    " rtt_ms REAL,"                                                                                \
+    " reason TEXT NOT NULL,"                                                                       \
+    " node TEXT NOT NULL);"
+#define SCHEMA_2                                                                                   \
+    "CREATE TABLE orders ("                                                                        \
+    " id INTEGER PRIMARY KEY,"                                                                     \
+    " by TEXT NOT NULL,"                                                                           \
+    " state TEXT NOT NULL,"                                                                        \
+    " created INTEGER NOT NULL," /* Unix seconds */                                                \
+    " ended INTEGER,"            /* NULL while it is under way */                                  \
+    " grace_ms INTEGER NOT NULL,"                                                                  \
+    " hold_ms INTEGER NOT NULL);"                                                                  \
+    "CREATE TABLE order_waves ("                                                                   \
+    " order_id INTEGER NOT NULL,"                                                                  \
+    " wave INTEGER NOT NULL," /* from 1 */                                                         \
+    " match TEXT NOT NULL,"                                                                        \
+    " started INTEGER,"                                                                            \
+    " ended INTEGER,"                                                                              \
+    " PRIMARY KEY (order_id, wave));"                                                              \
+    "CREATE TABLE order_targets (" /* of the order with the highest id */                          \
+    " sid INTEGER PRIMARY KEY,"                                                                    \
+    " wave INTEGER NOT NULL,"                                                                      \
+    " told INTEGER NOT NULL,"                                                                      \
+    " acknowledged INTEGER NOT NULL);"
+#define SET_VERSION "PRAGMA user_version = " TEXT_OF(SCHEMA_VERSION)
 
 /* NORMAL: a commit survives the death of this process; FULL: that of the machine as well. */
 static const char *const modes[] = {
@@ -47,12 +73,24 @@ static const char *const statements[SQLITE_STATEMENT_COUNT] = {
     [SQLITE_STATEMENT_FORGET]     = "DELETE FROM clients WHERE sid = ?1",
     [SQLITE_STATEMENT_CLEAR]      = "DELETE FROM clients",
     [SQLITE_STATEMENT_INSERT]     = "INSERT INTO clients VALUES(?1, ?2, ?3, ?4, ?10, ?5, ?6, ?7, ?8, ?9)",
-    [SQLITE_STATEMENT_TOUCH]      = "PRAGMA user_version = " TEXT_OF(SCHEMA_VERSION),
+    [SQLITE_STATEMENT_TOUCH]      = SET_VERSION,
+    [SQLITE_STATEMENT_ORDER]      = ("INSERT INTO orders VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+                              " ON CONFLICT(id) DO UPDATE SET by = ?2, state = ?3, created = ?4,"
+                              " ended = ?5, grace_ms = ?6, hold_ms = ?7"),
+    [SQLITE_STATEMENT_CLEAR_WAVES] = "DELETE FROM order_waves WHERE order_id = ?1",
+    [SQLITE_STATEMENT_WAVE]       = "INSERT INTO order_waves VALUES(?1, ?2, ?3, ?4, ?5)",
+    [SQLITE_STATEMENT_CLEAR_TARGETS] = "DELETE FROM order_targets",
+    [SQLITE_STATEMENT_TARGET]     = ("INSERT INTO order_targets VALUES(?1, ?2, ?3, ?4)"
+                              " ON CONFLICT(sid) DO UPDATE SET wave = ?2, told = ?3,"
+                              " acknowledged = ?4"),
+    [SQLITE_STATEMENT_FORGET_TARGET] = "DELETE FROM order_targets WHERE sid = ?1",
 };
 /* clang-format on */
 
 static int lock_file(struct sqlite_file *f);
-static int check_ours(struct sqlite_file *f);
+static int check_ours(struct sqlite_file *f, int64_t *version);
+static int prepare(struct sqlite_file *f, int begin, int end);
+static int begin_upgrade(struct sqlite_file *f);
 static int use_wal(struct sqlite_file *f);
 static int create_schema(struct sqlite_file *f);
 static int on_wal_commit(void *user, sqlite3 *db, const char *name, int pages);
@@ -61,6 +99,8 @@ static bool is_same_file(const struct stat *left, const struct stat *right);
 
 int sqlite_file_open(struct sqlite_file *f)
 {
+    int64_t version = 0;
+
     if (lock_file(f) != 0)
         goto failed;
     if (sqlite3_open_v2(f->path, &f->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) !=
@@ -70,20 +110,17 @@ int sqlite_file_open(struct sqlite_file *f)
     }
     /* Until the file is known to be ours, not even closing it may write what its WAL holds. */
     (void)sqlite3_db_config(f->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-    if (check_ours(f) != 0)
+    if (check_ours(f, &version) != 0 || prepare(f, 0, SQLITE_STATEMENT_ORDER) != 0)
         goto failed;
-    for (int i = 0; i < SQLITE_STATEMENT_COUNT; i++) {
-        if (sqlite3_prepare_v3(f->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &f->prepared[i],
-                               NULL) != SQLITE_OK) {
-            sqlite_file_fail(f, "has another schema than it says");
-            goto failed;
-        }
-    }
     if (sqlite3_exec(f->db, modes[f->sync], NULL, NULL, NULL) != SQLITE_OK) {
         sqlite_file_fail(f, "cannot be written");
         goto failed;
     }
     if (use_wal(f) != 0)
+        goto failed;
+    if (version < SCHEMA_VERSION && begin_upgrade(f) != 0)
+        goto failed;
+    if (prepare(f, SQLITE_STATEMENT_ORDER, SQLITE_STATEMENT_COUNT) != 0)
         goto failed;
     f->wal_pages = 0;
     /* Replaces SQLite's own checkpoints, which come inside commits. */
@@ -95,9 +132,16 @@ failed:
     return -1;
 }
 
-void sqlite_file_trust(struct sqlite_file *f)
+int sqlite_file_trust(struct sqlite_file *f)
 {
+    if (!sqlite3_get_autocommit(f->db) &&
+        sqlite3_exec(f->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK) {
+        sqlite_file_fail(f, CANNOT_UPGRADE);
+        sqlite_file_close(f);
+        return -1;
+    }
     (void)sqlite3_db_config(f->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
+    return 0;
 }
 
 void sqlite_file_close(struct sqlite_file *f)
@@ -117,6 +161,12 @@ void sqlite_file_close(struct sqlite_file *f)
     if (f->lock_fd >= 0)
         close(f->lock_fd);
     f->lock_fd = -1;
+}
+
+void sqlite_file_bind_text(struct sqlite_file *f, enum sqlite_statement statement, int index,
+                           const char *text)
+{
+    sqlite3_bind_text(f->prepared[statement], index, text, -1, SQLITE_STATIC);
 }
 
 int sqlite_file_run(struct sqlite_file *f, enum sqlite_statement statement)
@@ -207,29 +257,30 @@ static int lock_file(struct sqlite_file *f)
 }
 
 /* Is this file ours, whole, and of a version that we know? An empty one is made ours. */
-static int check_ours(struct sqlite_file *f)
+static int check_ours(struct sqlite_file *f, int64_t *version)
 {
     int64_t application = 0;
-    int64_t version = 0;
     int64_t tables = 0;
     sqlite3_stmt *check = NULL;
 
     if (query_number(f, "PRAGMA application_id", &application) != 0 ||
-        query_number(f, "PRAGMA user_version", &version) != 0 ||
+        query_number(f, "PRAGMA user_version", version) != 0 ||
         query_number(f, "SELECT count(*) FROM sqlite_master", &tables) != 0)
         return -1;
-    if (application == 0 && version == 0 && tables == 0)
+    if (application == 0 && *version == 0 && tables == 0) {
+        *version = SCHEMA_VERSION;
         return create_schema(f);
+    }
     if (application != APPLICATION_ID) {
         snprintf(f->error, sizeof(f->error),
                  "is a database of another program; choose another path for the registry");
         return -1;
     }
-    if (version != SCHEMA_VERSION) {
+    if (*version < 1 || *version > SCHEMA_VERSION) {
         snprintf(
             f->error, sizeof(f->error),
             "has schema version %lld, and this cliserd knows %d; use the cliserd that wrote it",
-            (long long)version, SCHEMA_VERSION);
+            (long long)*version, SCHEMA_VERSION);
         return -1;
     }
 
@@ -243,6 +294,25 @@ static int check_ours(struct sqlite_file *f)
         snprintf(f->error, sizeof(f->error),
                  "is damaged; move it away to start with an empty registry, or restore a copy");
     return whole ? 0 : -1;
+}
+
+static int prepare(struct sqlite_file *f, int begin, int end)
+{
+    for (int i = begin; i < end; i++) {
+        if (sqlite3_prepare_v3(f->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &f->prepared[i],
+                               NULL) != SQLITE_OK)
+            return sqlite_file_fail(f, "has another schema than it says");
+    }
+    return 0;
+}
+
+/* There is only one older version. Closing the file undoes what was not committed. */
+static int begin_upgrade(struct sqlite_file *f)
+{
+    if (sqlite3_exec(f->db, "BEGIN IMMEDIATE; " SCHEMA_2 SET_VERSION, NULL, NULL, NULL) !=
+        SQLITE_OK)
+        return sqlite_file_fail(f, CANNOT_UPGRADE);
+    return 0;
 }
 
 /* Where WAL is not to be had (no shared memory, as on some network file systems), SQLite says OK
@@ -267,11 +337,10 @@ static int use_wal(struct sqlite_file *f)
 
 static int create_schema(struct sqlite_file *f)
 {
-    char sql[sizeof(schema) + 128];
+    static const char sql[] =
+        "BEGIN; " SCHEMA_1 SCHEMA_2
+        "PRAGMA application_id = " TEXT_OF(APPLICATION_ID) ";" SET_VERSION "; COMMIT";
 
-    snprintf(sql, sizeof(sql),
-             "BEGIN; %s; PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT", schema,
-             APPLICATION_ID, SCHEMA_VERSION);
     if (sqlite3_exec(f->db, sql, NULL, NULL, NULL) != SQLITE_OK)
         return sqlite_file_fail(f, "cannot be written");
     return 0;

@@ -23,6 +23,13 @@ enum sqlite_statement {
     SQLITE_STATEMENT_CLEAR,
     SQLITE_STATEMENT_INSERT,
     SQLITE_STATEMENT_TOUCH,
+    /* What version 1 has no tables for: */
+    SQLITE_STATEMENT_ORDER,
+    SQLITE_STATEMENT_CLEAR_WAVES,
+    SQLITE_STATEMENT_WAVE,
+    SQLITE_STATEMENT_CLEAR_TARGETS,
+    SQLITE_STATEMENT_TARGET,
+    SQLITE_STATEMENT_FORGET_TARGET,
     SQLITE_STATEMENT_COUNT
 };
 
@@ -48,16 +55,25 @@ struct sqlite_file {
 };
 
 /*
- * Opens the file, or makes a new one, and prepares the statements. Returns 0, or -1 with error set
- * and nothing left open: then the file is as it was, unless it was empty or not there.
+ * Opens the file, or makes a new one, and prepares the statements. A file of an older version is
+ * upgraded in a transaction that is left open, and what is read and written next belongs to it.
+ * Returns 0, or -1 with error set and nothing left open: then the file is as it was, unless it was
+ * empty or not there.
  */
 int sqlite_file_open(struct sqlite_file *file);
 
-/* It was read as well and is ours: from here on closing it may tidy it up. */
-void sqlite_file_trust(struct sqlite_file *file);
+/*
+ * It was read as well and is ours: the upgrade is committed, and from here on closing the file may
+ * tidy it up. Returns 0, or -1 with error set and nothing left open.
+ */
+int sqlite_file_trust(struct sqlite_file *file);
 
 /* Closes it, if it is open. What it holds then is to be found out anew. */
 void sqlite_file_close(struct sqlite_file *file);
+
+/* Binds a text that stays until the statement is run. */
+void sqlite_file_bind_text(struct sqlite_file *file, enum sqlite_statement statement, int index,
+                           const char *text);
 
 /* Runs a statement, whose values are bound, to its end and clears them. Returns 0, or -1 with error
  * set. */

@@ -29,7 +29,9 @@ struct store {
     struct store_answer *answers; /* to be delivered at the end of this turn */
     size_t answer_count;
     size_t answer_capacity;
-    size_t unanswered; /* registrations taken and not delivered; never above answer_capacity */
+    int64_t order_id;  /* of the order that was saved last, or loaded; 0 if there is none */
+    size_t unanswered; /* registrations and orders taken and not delivered; never above
+                          answer_capacity */
 };
 
 static int reserve_answer(struct store *store);
@@ -51,6 +53,7 @@ struct store *store_open(const struct store_options *options, struct registry *r
         free(store);
         return NULL;
     }
+    store->order_id = store_order(store) ? store_order(store)->id : 0;
     return store;
 }
 
@@ -84,6 +87,38 @@ void store_forget(struct store *store, const struct registry_record *record, str
     (void)store->backend->take(store->state, &change, now);
 }
 
+int store_save_order(struct store *store, const struct store_order *order, struct moment now)
+{
+    const struct change change = {
+        .serial = (uint64_t)order->id,
+        .order = order,
+        .kind = CHANGE_ORDER,
+    };
+
+    assert(order->id >= 1 && order->wave_count >= 1);
+    if (reserve_answer(store) != 0)
+        return -1;
+    if (store->backend->take(store->state, &change, now) != 0)
+        return -1;
+    store->order_id = order->id;
+    store->unanswered++;
+    return 0;
+}
+
+void store_save_target(struct store *store, const struct registry_record *record, struct moment now)
+{
+    struct change change = change_of(record, CHANGE_TARGET);
+
+    assert(record->order_wave >= 1);
+    change.serial = (uint64_t)store->order_id;
+    (void)store->backend->take(store->state, &change, now);
+}
+
+const struct store_order *store_order(const struct store *store)
+{
+    return store->backend->order(store->state);
+}
+
 void store_turn(struct store *store, bool busy, struct moment now)
 {
     store->backend->commit(store->state, busy, now);
@@ -104,6 +139,11 @@ void store_turn(struct store *store, bool busy, struct moment now)
 uint64_t store_next_us(const struct store *store)
 {
     return store->answer_count > 0 ? 0 : store->backend->next_us(store->state);
+}
+
+const struct store_stats *store_stats(struct store *store)
+{
+    return store->backend->stats(store->state);
 }
 
 bool store_healthy(const struct store *store)
@@ -127,7 +167,7 @@ void store_push_answer(struct store *store, uint64_t serial, uint32_t sid, enum 
         (struct store_answer){.serial = serial, .sid = sid, .result = result};
 }
 
-/* Room for the answer is found before the registration is taken: an answer must never be lost. */
+/* Room for the answer is found before what it answers is taken: an answer must never be lost. */
 static int reserve_answer(struct store *store)
 {
     const size_t capacity = store->answer_capacity ? store->answer_capacity * 2 : 64;
@@ -152,6 +192,8 @@ static struct change change_of(const struct registry_record *record, enum change
         .peer = record->peer,
         .kind = (uint8_t)kind,
         .reason = record->reason,
+        .order_wave = record->order_wave,
+        .order_flags = record->order_flags,
     };
 
     memcpy(change.cid, record->cid, record->cid_len + 1U);

@@ -1,6 +1,6 @@
 /*
- * The store that keeps nothing: for tests and benchmarks. Registrations are granted at the end of
- * the turn, as every store does it; everything else is already in the registry.
+ * The store that keeps nothing: for tests and benchmarks. Registrations are granted and orders
+ * taken at the end of the turn, as every store does it; everything else is already in the registry.
  */
 #include "store/backend.h"
 
@@ -16,6 +16,7 @@ struct memory {
     struct pending *pending;
     size_t count;
     size_t capacity;
+    struct store_stats stats;
 };
 
 static void *memory_open(struct store *store, const struct store_options *options,
@@ -24,6 +25,8 @@ static int memory_take(void *state, const struct change *change, struct moment n
 static void memory_commit(void *state, bool busy, struct moment now);
 static uint64_t memory_next_us(const void *state);
 static bool memory_healthy(const void *state);
+static const struct store_order *memory_order(const void *state);
+static const struct store_stats *memory_stats(void *state);
 static void memory_close(void *state, struct moment now);
 
 const struct store_backend store_memory = {
@@ -32,6 +35,8 @@ const struct store_backend store_memory = {
     .commit = memory_commit,
     .next_us = memory_next_us,
     .healthy = memory_healthy,
+    .order = memory_order,
+    .stats = memory_stats,
     .close = memory_close,
 };
 
@@ -55,7 +60,7 @@ static int memory_take(void *state, const struct change *change, struct moment n
     struct memory *memory = state;
 
     (void)now;
-    if (change->kind != CHANGE_REGISTER)
+    if (change->kind != CHANGE_REGISTER && change->kind != CHANGE_ORDER)
         return 0;
     if (memory->count == memory->capacity) {
         const size_t capacity = memory->capacity ? memory->capacity * 2 : 64;
@@ -76,6 +81,10 @@ static void memory_commit(void *state, bool busy, struct moment now)
 
     (void)busy;
     (void)now;
+    if (memory->count == 0)
+        return;
+    memory->stats.commits++;
+    duration_histogram_record(&memory->stats.commit, 0);
     for (size_t i = 0; i < memory->count; i++)
         store_push_answer(memory->store, memory->pending[i].serial, memory->pending[i].sid,
                           STORE_OK);
@@ -93,6 +102,20 @@ static bool memory_healthy(const void *state)
 {
     (void)state;
     return true;
+}
+
+static const struct store_order *memory_order(const void *state)
+{
+    (void)state;
+    return NULL;
+}
+
+static const struct store_stats *memory_stats(void *state)
+{
+    struct memory *memory = state;
+
+    memory->stats.waiting = memory->count;
+    return &memory->stats;
 }
 
 static void memory_close(void *state, struct moment now)

@@ -242,7 +242,7 @@ def test_table_has_the_documented_columns_and_version(server):
                    connection.execute("PRAGMA table_info(clients)")}
         assert list(columns) == COLUMNS or set(columns) == set(COLUMNS)
         assert columns["sid"] == ("INTEGER", 1)
-        assert connection.execute("PRAGMA user_version").fetchone()[0] == 1
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == 2
         assert connection.execute("PRAGMA application_id").fetchone()[0] != 0
         assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
         row = connection.execute("SELECT typeof(sid), typeof(cid), typeof(cip), typeof(cport), "
