@@ -99,15 +99,17 @@ void store_forget(struct store *store, const struct registry_record *record, str
 
 /*
  * Writes an order down as it is, again after each change of it. All orders are kept, the targets
- * (below) of the one with the highest id. The order and what it points to must stay until another
- * one is saved or the store is closed; it is read whenever there is a reason to write. Returns 0,
- * after which there is exactly one answer, with sid 0, or -1 when memory is out, and there is none.
- * With STORE_UNAVAILABLE it is written as soon as the store heals.
+ * (below) of the one with the highest id, which this one has: it is that of the last one, or above.
+ * The order and what it points to must stay until another one is saved or the store is closed; it
+ * is read whenever there is a reason to write. Returns 0, after which there is exactly one answer,
+ * with sid 0, or -1 when memory is out, and there is none. With STORE_UNAVAILABLE it is written as
+ * soon as the store heals.
  */
 int store_save_order(struct store *store, const struct store_order *order, struct moment now);
 
-/* Writes down what the record's order_wave and order_flags are now: the client is a target of the
- * order saved last. Durable within 100 ms. Its record may be forgotten, and the target with it. */
+/* Writes down what the record's order_wave and order_flags are now: the client, whose record is
+ * stored, is a target of the order saved last. Durable within 100 ms. Its record may be forgotten,
+ * and the target with it. */
 void store_save_target(struct store *store, const struct registry_record *record,
                        struct moment now);
 

@@ -462,7 +462,7 @@ static int write_orders(struct sqlite_store *s, bool everything)
         return -1;
     if (everything)
         return sqlite_order_write_all_targets(&s->file, s->registry);
-    if (s->order_is_dirty && s->order->id != s->targets_of)
+    if (s->order && s->order->id != s->targets_of)
         return sqlite_order_clear_targets(&s->file);
     return 0;
 }

@@ -504,6 +504,51 @@ def test_broken_newer_or_foreign_file_is_refused_and_left_alone(start_server, fo
         assert (folder / "cliser.db").read_bytes() == before
 
 
+def make_version_1(folder):
+    """What the first cliserd wrote: no tables of orders."""
+    with contextlib.closing(sqlite3.connect(folder / "cliser.db")) as connection:
+        connection.executescript("""
+            CREATE TABLE clients ( sid INTEGER PRIMARY KEY, cid TEXT NOT NULL UNIQUE,
+              cip TEXT NOT NULL, cport INTEGER NOT NULL, cstatus INTEGER NOT NULL,
+              since INTEGER NOT NULL, last_seen INTEGER NOT NULL, rtt_ms REAL,
+              reason TEXT NOT NULL, node TEXT NOT NULL);
+            PRAGMA application_id = 0x636c7372;
+            PRAGMA user_version = 1;
+            INSERT INTO clients VALUES (1, 'a', '10.0.0.1', 1, 0, 5, 6, 1.5, 'left', 'n'),
+              (3, 'c', '10.0.0.3', 3, 0, 7, 8, NULL, 'reset', 'n');
+            PRAGMA journal_mode = WAL;""")
+
+
+def test_file_of_version_1_is_upgraded_and_keeps_its_clients(start_server, folder):
+    make_version_1(folder)
+    before = rows(folder / "cliser.db")
+    server = start_server(folder=folder)
+    assert server.rows() == before
+    Client(server).handshake("b").close()
+    assert sids(server) == {"a": 1, "b": 2, "c": 3}
+    with reading(server.db) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == 2
+        for table in ("orders", "order_waves", "order_targets"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] == 0
+    assert server.stop() == 0
+    assert sids(start_server(folder=folder)) == {"a": 1, "b": 2, "c": 3}
+
+
+@needs_root
+def test_file_of_version_1_that_may_only_be_read_is_refused_and_left_alone(bin_dir, folder):
+    if subprocess.run([BIN / "cliserd", "--version"], user=65534, capture_output=True).returncode:
+        pytest.skip("another user may not run this build")
+    make_version_1(folder)
+    before = (folder / "cliser.db").read_bytes()
+    (folder / "cliser.db").chmod(0o444)
+    folder.chmod(0o777)
+    result = run("cliser.ini", folder=folder, name="cliser.ini", user=65534,
+                 ini=ini_text(merged(None)))
+    assert result.returncode == 1, result.stderr
+    assert "cliser.db: cannot be opened for writing" in result.stderr
+    assert (folder / "cliser.db").read_bytes() == before
+
+
 @pytest.mark.parametrize("path", ["no/such/folder/cliser.db", ".", "/dev/null/cliser.db"])
 def test_impossible_path_is_refused_with_its_name(bin_dir, folder, path):
     result = run("cliser.ini", folder=folder, name="cliser.ini",

@@ -306,7 +306,9 @@ static void sqlite_order_is_there_for_others_when_the_answer_comes(void **state)
     f->hook = check_order_is_visible;
     f->busy = true; /* it does not wait for company */
     struct store_order *order = give(f, 3);
+    assert_true(store_next_us(f->store) == 0);
     assert_int_equal(turn_with_order(f, order), STORE_OK);
+    assert_true(store_next_us(f->store) > f->now.mono_us);
     assert_int_equal(number(f, "SELECT count(*) FROM orders WHERE id = 1 AND by = 'uid 0' AND"
                                " state = 'running' AND created = 1700000001 AND ended IS NULL AND"
                                " grace_ms = 60000 AND hold_ms = 900000"),
@@ -399,6 +401,10 @@ static void sqlite_order_in_no_commit_yet_is_written_at_the_close(void **state)
     check_same_order(store_order(f->store), order);
     assert_int_equal(record_of(f, "c1")->order_wave, 2);
     assert_int_equal(f->answered, 2);
+    set_state(order, "done", START_S + 7);
+    save(f, order);
+    reopen_store(f); /* with nothing else to write */
+    check_same_order(store_order(f->store), order);
 }
 
 static void sqlite_all_orders_are_kept_and_the_last_one_is_loaded(void **state)
@@ -950,6 +956,7 @@ static void sqlite_target_that_is_none_is_ignored(void **state)
         execute_in(f->path, changes[i]);
         open_store(f);
         assert_int_equal(record_of(f, "c1")->order_wave, 0);
+        assert_int_equal(record_of(f, "c1")->order_flags, 0);
         assert_int_equal(record_of(f, "c2")->order_wave, 3);
         /* It must not become the target of whoever gets that sid. */
         assert_int_equal(number(f, "SELECT count(*) FROM order_targets WHERE sid NOT IN"
