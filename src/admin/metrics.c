@@ -9,6 +9,7 @@
 #include "net/server.h"
 #include "registry/reason.h"
 #include "registry/registry.h"
+#include "session/order.h"
 #include "session/session.h"
 #include "store/store.h"
 
@@ -146,18 +147,7 @@ static const struct metric metrics[] = {
 static const char *const type_names[] = {
     [COUNTER] = "counter", [GAUGE] = "gauge", [HISTOGRAM] = "histogram",
 };
-static const char *const target_names[] = {
-    [METRICS_TARGET_PENDING]       = "pending",
-    [METRICS_TARGET_TOLD]          = "told",
-    [METRICS_TARGET_ACKNOWLEDGED]  = "acknowledged",
-    [METRICS_TARGET_GONE]          = "gone",
-    [METRICS_TARGET_STILL_UP]      = "still_up",
-    [METRICS_TARGET_NOT_CONNECTED] = "not_connected",
-};
 /* clang-format on */
-
-static_assert(sizeof(target_names) / sizeof(target_names[0]) == METRICS_TARGET_COUNT,
-              "every state of a target has a name");
 
 static struct view look(const struct metrics_sources *sources);
 static const void *find(const struct metric *metric, const struct view *view);
@@ -296,10 +286,11 @@ static void print_healthy(FILE *out, const struct metric *metric, const struct v
 
 static void print_targets(FILE *out, const struct metric *metric, const struct view *view)
 {
-    const uint64_t *targets = view->sources->shutdown_targets;
+    size_t counts[ORDER_TARGET_COUNT];
 
-    for (int i = 0; i < METRICS_TARGET_COUNT; i++)
-        print_labelled(out, metric, "state", target_names[i], targets ? targets[i] : 0);
+    orders_count_targets(sessions_orders(view->sources->sessions), counts);
+    for (int i = ORDER_TARGET_NONE + 1; i < ORDER_TARGET_COUNT; i++)
+        print_labelled(out, metric, "state", order_target_words[i], counts[i]);
 }
 
 static void print_requests(FILE *out, const struct metric *metric, const struct view *view)

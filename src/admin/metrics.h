@@ -21,17 +21,6 @@ struct store;
 /* What the text is, for HTTP. */
 #define METRICS_CONTENT_TYPE "text/plain; version=0.0.4; charset=utf-8"
 
-/* States of a shutdown order's targets (docs/control.md). */
-enum metrics_target {
-    METRICS_TARGET_PENDING,
-    METRICS_TARGET_TOLD,
-    METRICS_TARGET_ACKNOWLEDGED,
-    METRICS_TARGET_GONE,
-    METRICS_TARGET_STILL_UP,
-    METRICS_TARGET_NOT_CONNECTED,
-    METRICS_TARGET_COUNT
-};
-
 /* Answers to requests are counted by the first digit of their status. */
 #define METRICS_STATUS_CLASSES 6
 
@@ -47,9 +36,6 @@ struct metrics_sources {
     bool ready; /* can clients be registered? As /readyz says. */
     uint64_t max_clients;
     uint64_t log_lines_lost;
-
-    /* Of the shutdown order, by enum metrics_target; NULL while there is none. */
-    const uint64_t *shutdown_targets;
 
     uint64_t control_connections;
     uint64_t event_subscribers;

@@ -74,6 +74,13 @@ const struct setting config_table[] = {
      .word = "never", .def = "never", .reloadable = true,
      .help = "forget clients that have been gone for so long"},
 
+    {"control", "socket", SETTING_TEXT, AT(control_socket), .def = "cliser.sock",
+     .help = "unix socket for cliserctl and other programs"},
+    {"control", "http", SETTING_TEXT, AT(control_http),
+     .help = "an address for HTTP, such as 127.0.0.1:3333"},
+    {"control", "token_file", SETTING_TEXT, AT(control_token_file), .reloadable = true,
+     .help = "its first line is the token for http"},
+
     {"log", "level", SETTING_CHOICE, AT(log.level), .choices = log_level_names, .def = "info",
      .reloadable = true, .help = "error, warn, info or debug"},
     {"log", "target", SETTING_CHOICE, AT(log.target), .choices = log_target_names, .def = "stderr",
@@ -90,6 +97,7 @@ static void check_passwords(const struct config *config, struct settings_report 
 static void check_password(const char *password, unsigned line, struct settings_report *report);
 static unsigned shipped_password_line(const struct settings_list *passwords);
 static void read_password_files(struct config *config, struct settings_report *report);
+static void check_control(struct config *config, struct settings_report *report);
 static int add_all(struct credentials *credentials, const struct settings_list *passwords);
 
 int config_load(const char *path, struct config *config, struct settings_report *report)
@@ -103,6 +111,7 @@ int config_load(const char *path, struct config *config, struct settings_report 
     read_password_files(config, report);
     check_listen(config, report);
     check_passwords(config, report);
+    check_control(config, report);
     return settings_report_is_empty(report) ? 0 : -1;
 }
 
@@ -116,6 +125,18 @@ struct credentials *config_credentials(const struct config *config)
         return NULL;
     }
     return credentials;
+}
+
+struct credentials *config_tokens(const struct config *config)
+{
+    struct credentials *tokens = credentials_new();
+
+    if (tokens && config->control_token &&
+        credentials_add(tokens, config->control_token, strlen(config->control_token)) != 0) {
+        credentials_free(tokens);
+        return NULL;
+    }
+    return tokens;
 }
 
 bool config_exposes_shipped_password(const struct config *config,
@@ -152,12 +173,15 @@ void config_forget_passwords(struct config *config)
 {
     settings_list_clear(&config->passwords);
     settings_list_clear(&config->file_passwords);
+    settings_free_secret(config->control_token);
+    config->control_token = NULL;
 }
 
 void config_clear(struct config *config)
 {
     settings_clear(config_table, config_rows, config);
     settings_list_clear(&config->file_passwords);
+    settings_free_secret(config->control_token);
 }
 
 static void check_listen(const struct config *config, struct settings_report *report)
@@ -191,6 +215,36 @@ static void read_password_files(struct config *config, struct settings_report *r
             settings_report_add(report, line, "password_file: out of memory");
         settings_free_secret(password);
     }
+}
+
+static void check_control(struct config *config, struct settings_report *report)
+{
+    const unsigned http_line = settings_line(report, "control", "http");
+    char path[ADDRESS_TEXT_BYTES];
+    char message[512];
+    struct address address;
+
+    snprintf(path, sizeof(path), "unix:%s", config->control_socket ? config->control_socket : "");
+    if (config->control_socket && address_parse(path, &address, message, sizeof(message)) != 0)
+        settings_report_add(report, settings_line(report, "control", "socket"), "socket: %s",
+                            message);
+    if (config->control_http &&
+        (address_parse(config->control_http, &address, message, sizeof(message)) != 0 ||
+         address.storage.ss_family == AF_UNIX))
+        settings_report_add(report, http_line,
+                            "http: \"%s\" should be an address such as 127.0.0.1:3333",
+                            config->control_http);
+    if (config->control_http && !config->control_token_file)
+        settings_report_add(report, http_line,
+                            "http needs token_file, a file whose first line is the token that "
+                            "requests must have");
+    if (!config->control_token_file)
+        return;
+    config->control_token =
+        settings_read_secret(config->control_token_file, message, sizeof(message));
+    if (!config->control_token)
+        settings_report_add(report, settings_line(report, "control", "token_file"),
+                            "token_file: %s", message);
 }
 
 static void check_passwords(const struct config *config, struct settings_report *report)

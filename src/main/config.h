@@ -28,7 +28,11 @@ struct config {
     struct settings_list file_passwords; /* what password_files hold */
     struct sessions_options sessions;
     struct store_options store; /* without node */
-    struct log_options log;     /* without program */
+    char *control_socket;
+    char *control_http; /* NULL: none */
+    char *control_token_file;
+    char *control_token;    /* what it holds; NULL without the file */
+    struct log_options log; /* without program */
 };
 
 /*
@@ -50,11 +54,15 @@ bool config_exposes_shipped_password(const struct config *config,
  * for it. */
 void config_check_start(const struct config *config, struct settings_report *report);
 
-/* Wipes the passwords; config_credentials() can no longer be called. */
+/* Wipes the passwords and the token; config_credentials() and config_tokens() can no longer be
+ * called. */
 void config_forget_passwords(struct config *config);
 
 /* The passwords as a set to be handed to sessions_new(). Returns NULL when memory is out. */
 struct credentials *config_credentials(const struct config *config);
+
+/* The token for [control] http, for http_new(). Returns NULL when memory is out. */
+struct credentials *config_tokens(const struct config *config);
 
 /* Frees what config_load() made, and wipes the passwords. */
 void config_clear(struct config *config);

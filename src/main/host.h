@@ -5,8 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Descriptors kept back for listeners, the registry, the log and the like. */
-#define HOST_RESERVED_DESCRIPTORS 64
+#include "admin/http.h"
+
+/* Descriptors kept back for operators, listeners, the registry, the log and the like. */
+#define HOST_RESERVED_DESCRIPTORS (64 + 2 * HTTP_MAX_CONNECTIONS)
 
 /*
  * Raises the limit of open descriptors as far as it may: to the hard limit in any case, and beyond

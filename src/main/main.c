@@ -2,6 +2,8 @@
  * cliserd: options, signals, and the order in which everything is built and taken down. Everything
  * that is decided while the server runs is decided elsewhere.
  */
+#include "admin/admin.h"
+#include "admin/http.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/std_fds.h"
@@ -51,9 +53,17 @@ struct daemon {
     struct sessions *sessions;
     struct store *store;
     struct server *server;
+    struct admin admin;
+    struct http *http;
     struct event *signals[SIGNAL_COUNT];
     struct event *reload; /* a burst of SIGHUPs is one reload */
     struct event *watchdog;
+};
+
+/* Who is told how a reload went, beside the log: an operator who asked for it. */
+struct listener_to_reload {
+    admin_line_fn *say; /* or NULL */
+    void *user;
 };
 
 static bool parse_options(int argc, char **argv, struct options *options, int *status);
@@ -61,6 +71,7 @@ static void print_help(void);
 static int open_network(struct daemon *daemon);
 static int open_registry(struct daemon *daemon);
 static int open_server(struct daemon *daemon);
+static int open_control(struct daemon *daemon);
 static int open_signals(struct daemon *daemon);
 static int start_watchdog(struct daemon *daemon);
 static void say_ready(const struct daemon *daemon);
@@ -72,10 +83,16 @@ static void main_on_reload(evutil_socket_t fd, short what, void *user);
 static void main_on_watchdog(evutil_socket_t fd, short what, void *user);
 static void main_on_event_log(int severity, const char *text);
 static void main_on_event_fatal(int error);
-static bool reload(struct daemon *daemon);
-static void apply(struct daemon *daemon, struct config *wanted, struct credentials *credentials);
-static void report_failed_reload(const struct settings_report *report);
-static void warn_of_restart(const struct config *started, const struct config *wanted);
+static bool reload_for_operator(void *user, admin_line_fn *say, void *say_user);
+static bool reload(struct daemon *daemon, const struct listener_to_reload *listener);
+static bool reload_file(struct daemon *daemon, const struct listener_to_reload *listener);
+static void apply(struct daemon *daemon, struct config *wanted, struct credentials *credentials,
+                  struct credentials *tokens);
+static void report_failed_reload(const struct settings_report *report,
+                                 const struct listener_to_reload *listener);
+static void report_failure(const char *error, const struct listener_to_reload *listener);
+static void warn_of_restart(const struct config *started, const struct config *wanted,
+                            const struct listener_to_reload *listener);
 static struct server_options server_options_of(const struct daemon *daemon,
                                                const struct config *config);
 static struct sessions_options sessions_options_of(const struct daemon *daemon,
@@ -124,7 +141,7 @@ int main(int argc, char **argv)
         fprintf(stderr, PROGRAM ": syslog cannot be reached now; its lines are counted as lost\n");
 
     if (open_network(&daemon) != 0 || open_registry(&daemon) != 0 || open_server(&daemon) != 0 ||
-        open_signals(&daemon) != 0 || start_watchdog(&daemon) != 0)
+        open_control(&daemon) != 0 || open_signals(&daemon) != 0 || start_watchdog(&daemon) != 0)
         goto out;
     say_ready(&daemon);
     if (server_run(daemon.server) == 0)
@@ -249,7 +266,6 @@ static int open_registry(struct daemon *daemon)
     daemon->registry = registry_new();
     if (!daemon->registry || !credentials)
         abort(); /* out of memory while starting */
-    config_forget_passwords(config);
     const struct sessions_options options = sessions_options_of(daemon, config);
     daemon->sessions =
         sessions_new(&options, daemon->registry, credentials, &conn_session_ops, clock_now());
@@ -260,7 +276,7 @@ static int open_registry(struct daemon *daemon)
         fprintf(stderr, PROGRAM ": %s\n", message);
         return -1;
     }
-    sessions_set_store(daemon->sessions, daemon->store);
+    sessions_set_store(daemon->sessions, daemon->store, clock_now());
     return 0;
 }
 
@@ -285,6 +301,39 @@ static int open_server(struct daemon *daemon)
         return -1;
     }
     daemon->listeners = NULL; /* the server's now */
+    return 0;
+}
+
+/* As the user that we have become: the socket is that user's. */
+static int open_control(struct daemon *daemon)
+{
+    struct config *config = &daemon->started;
+    const struct http_options options = {.socket = config->control_socket,
+                                         .listen = config->control_http};
+    struct credentials *tokens = config_tokens(config);
+    char message[256];
+
+    if (!tokens)
+        abort(); /* out of memory while starting */
+    config_forget_passwords(config);
+    daemon->admin = (struct admin){
+        .registry = daemon->registry,
+        .sessions = daemon->sessions,
+        .store = daemon->store,
+        .server = daemon->server,
+        .node = daemon->node,
+        .store_kind = store_kind_names[config->store.kind],
+        .started_us = clock_monotonic_us(),
+        .reload = reload_for_operator,
+        .user = daemon,
+    };
+    daemon->http =
+        http_new(daemon->base, &daemon->admin, &options, tokens, message, sizeof(message));
+    if (!daemon->http) {
+        fprintf(stderr, PROGRAM ": [control]: %s\n", message);
+        return -1;
+    }
+    sessions_set_watch(daemon->sessions, http_on_event, daemon->http);
     return 0;
 }
 
@@ -341,6 +390,8 @@ static void say_ready(const struct daemon *daemon)
               LOG_STR("config", daemon->file), LOG_NUM("pid", getpid()),
               LOG_NUM("registered", registry_count(daemon->registry)));
     log_event(LOG_LEVEL_INFO, "keepalive", LOG_STR("dead_client_max", dead_max));
+    log_event(LOG_LEVEL_INFO, "control", LOG_STR("socket", daemon->started.control_socket),
+              LOG_STR("http", http_address(daemon->http)));
     log_announce("ready", line ? line : "ready");
     free(line);
     (void)sd_notify(0, "READY=1");
@@ -357,6 +408,9 @@ static void take_down(struct daemon *daemon)
         event_free(daemon->reload);
     if (daemon->watchdog)
         event_free(daemon->watchdog);
+    if (daemon->sessions)
+        sessions_set_watch(daemon->sessions, NULL, NULL);
+    http_free(daemon->http);
     store_close(daemon->store, clock_now());
     if (daemon->server)
         log_event(LOG_LEVEL_INFO, "stopped",
@@ -408,14 +462,14 @@ static void main_on_hangup(evutil_socket_t signal_number, short what, void *user
 
 static void main_on_reload(evutil_socket_t fd, short what, void *user)
 {
-    struct daemon *daemon = user;
-
     (void)fd;
     (void)what;
-    (void)sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, clock_monotonic_us());
-    if (reload(daemon))
-        log_event(LOG_LEVEL_INFO, "reloaded", LOG_STR("config", daemon->file));
-    (void)sd_notify(0, "READY=1");
+    (void)reload(user, &(struct listener_to_reload){.say = NULL});
+}
+
+static bool reload_for_operator(void *user, admin_line_fn *say, void *say_user)
+{
+    return reload(user, &(struct listener_to_reload){.say = say, .user = say_user});
 }
 
 static void main_on_watchdog(evutil_socket_t fd, short what, void *user)
@@ -441,30 +495,46 @@ static void main_on_event_fatal(int error)
     abort();
 }
 
+static bool reload(struct daemon *daemon, const struct listener_to_reload *listener)
+{
+    (void)sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, clock_monotonic_us());
+    const bool done = reload_file(daemon, listener);
+    if (done)
+        log_event(LOG_LEVEL_INFO, "reloaded", LOG_STR("config", daemon->file));
+    (void)sd_notify(0, "READY=1");
+    return done;
+}
+
 /* All or nothing: nothing is touched before everything new has been read and checked. */
-static bool reload(struct daemon *daemon)
+static bool reload_file(struct daemon *daemon, const struct listener_to_reload *listener)
 {
     struct config wanted;
     struct settings_report report;
     struct credentials *credentials = NULL;
+    struct credentials *tokens = NULL;
     bool done = false;
 
     if (config_load(daemon->file, &wanted, &report) != 0) {
-        report_failed_reload(&report);
+        report_failed_reload(&report, listener);
         goto out;
     }
     /* Where we really listen is what the start said, whatever the file says now. */
     if (config_exposes_shipped_password(&wanted, &daemon->started.listen, &report)) {
-        report_failed_reload(&report);
+        report_failed_reload(&report, listener);
         goto out;
     }
     credentials = config_credentials(&wanted);
-    if (!credentials) {
-        log_event(LOG_LEVEL_ERROR, "reload_failed", LOG_STR("error", "out of memory"));
+    tokens = config_tokens(&wanted);
+    if (!credentials || !tokens) {
+        report.out_of_memory = true;
+        report_failed_reload(&report, listener);
+        credentials_free(credentials);
+        credentials_free(tokens);
         goto out;
     }
 
-    apply(daemon, &wanted, credentials);
+    apply(daemon, &wanted, credentials, tokens);
+    warn_of_restart(&daemon->started, &wanted, listener);
     done = true;
 
 out:
@@ -473,8 +543,9 @@ out:
     return done;
 }
 
-/* Cannot fail. Owns credentials from here on. */
-static void apply(struct daemon *daemon, struct config *wanted, struct credentials *credentials)
+/* Cannot fail. Owns credentials and tokens from here on. */
+static void apply(struct daemon *daemon, struct config *wanted, struct credentials *credentials,
+                  struct credentials *tokens)
 {
     make_room(daemon, wanted);
     const struct server_options options = server_options_of(daemon, wanted);
@@ -484,28 +555,42 @@ static void apply(struct daemon *daemon, struct config *wanted, struct credentia
     (void)log_open(&wanted->log); /* what syslog cannot take is counted */
     sessions_reload(daemon->sessions, &sessions_options, credentials, clock_now());
     server_reload(daemon->server, &options);
-    warn_of_restart(&daemon->started, wanted);
+    http_set_tokens(daemon->http, tokens);
 }
 
-static void report_failed_reload(const struct settings_report *report)
+static void report_failed_reload(const struct settings_report *report,
+                                 const struct listener_to_reload *listener)
 {
     char text[512];
 
     for (size_t i = 0; i < report->count; i++)
-        log_event(LOG_LEVEL_ERROR, "reload_failed",
-                  LOG_STR("error", settings_report_text(report, i, text, sizeof(text))));
+        report_failure(settings_report_text(report, i, text, sizeof(text)), listener);
     if (report->out_of_memory)
-        log_event(LOG_LEVEL_ERROR, "reload_failed", LOG_STR("error", "out of memory"));
+        report_failure("out of memory", listener);
 }
 
-static void warn_of_restart(const struct config *started, const struct config *wanted)
+static void report_failure(const char *error, const struct listener_to_reload *listener)
 {
+    log_event(LOG_LEVEL_ERROR, "reload_failed", LOG_STR("error", error));
+    if (listener->say)
+        listener->say(listener->user, error);
+}
+
+static void warn_of_restart(const struct config *started, const struct config *wanted,
+                            const struct listener_to_reload *listener)
+{
+    char key[64];
+
     for (size_t i = 0; i < config_rows; i++) {
         const struct setting *row = &config_table[i];
 
-        if (!row->reloadable && !settings_equal(row, started, wanted))
-            log_event(LOG_LEVEL_WARN, "restart_needed", LOG_STR("section", row->section),
-                      LOG_STR("key", row->key));
+        if (row->reloadable || settings_equal(row, started, wanted))
+            continue;
+        log_event(LOG_LEVEL_WARN, "restart_needed", LOG_STR("section", row->section),
+                  LOG_STR("key", row->key));
+        snprintf(key, sizeof(key), "%s.%s", row->section, row->key);
+        if (listener->say)
+            listener->say(listener->user, key);
     }
 }
 

@@ -6,6 +6,7 @@
 #include "net/listener.h"
 
 #include "base/log.h"
+#include "net/listen_socket.h"
 
 #include <event2/event.h>
 
@@ -16,16 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 /* Connections that one listener takes in one loop turn: a flood shares the turn with everyone else.
  */
 #define ACCEPT_BUDGET 64
-
-/* The plainest congestion control there is, and always built in. */
-#define CONGESTION "reno"
 
 /* A rest begins short and doubles while it does not help. */
 #define REST_MIN_US (10 * CLOCK_US_PER_MS)
@@ -33,10 +28,8 @@
 
 struct listener {
     struct listeners *all;
-    struct address address; /* the real one, with the port that port 0 became */
-    int fd;                 /* -1 while not open */
+    struct listen_socket socket;
     struct event *event;
-    struct stat path; /* of a unix socket's path, as we made it */
 };
 
 struct listeners {
@@ -52,13 +45,6 @@ struct listeners {
     struct log_limit log_limit; /* descriptors may come and go by the hundred a second */
 };
 
-static int open_listener(struct listener *listener, const struct listeners_options *options,
-                         const char *text, char *message, size_t message_size);
-static int set_options(int fd, const struct listeners_options *options, sa_family_t family);
-static bool is_tcp(const struct listener *listener);
-static void remove_stale_socket(const struct address *address);
-static void note_path(struct listener *listener);
-static void remove_own_socket(const struct listener *listener);
 static void listener_on_ready(evutil_socket_t fd, short what, void *user);
 static bool handle_accept_error(struct listeners *all, int error);
 static void note_success(struct listeners *all);
@@ -75,12 +61,17 @@ struct listeners *listeners_open(const struct listeners_options *options, char *
     if (!all->items)
         abort();
     all->rest_us = REST_MIN_US;
+    const struct listen_socket_options socket_options = {
+        .backlog = options->backlog,
+        .reuse_port = options->reuse_port,
+        .user_timeout_ms = options->user_timeout_ms,
+        .path_mode = 0666, /* as open as a TCP port: the password decides */
+    };
     for (size_t i = 0; i < options->count; i++) {
         all->items[i].all = all;
-        all->items[i].fd = -1;
         all->count++;
-        if (open_listener(&all->items[i], options, options->addresses[i], message, message_size) !=
-            0) {
+        if (listen_socket_open(&all->items[i].socket, options->addresses[i], &socket_options,
+                               message, message_size) != 0) {
             listeners_close(all);
             return NULL;
         }
@@ -97,7 +88,7 @@ int listeners_start(struct listeners *all, struct event_base *base, listener_acc
         struct listener *listener = &all->items[i];
 
         listener->event =
-            event_new(base, listener->fd, EV_READ | EV_PERSIST, listener_on_ready, listener);
+            event_new(base, listener->socket.fd, EV_READ | EV_PERSIST, listener_on_ready, listener);
         if (!listener->event || event_add(listener->event, NULL) != 0)
             return -1;
     }
@@ -107,9 +98,9 @@ int listeners_start(struct listeners *all, struct event_base *base, listener_acc
 void listeners_set_user_timeout(struct listeners *all, unsigned user_timeout_ms)
 {
     for (size_t i = 0; i < all->count; i++) {
-        if (is_tcp(&all->items[i]))
-            (void)setsockopt(all->items[i].fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms,
-                             sizeof(user_timeout_ms));
+        if (listen_socket_is_tcp(&all->items[i].socket))
+            (void)setsockopt(all->items[i].socket.fd, IPPROTO_TCP, TCP_USER_TIMEOUT,
+                             &user_timeout_ms, sizeof(user_timeout_ms));
     }
 }
 
@@ -134,7 +125,7 @@ void listeners_tick(struct listeners *all, struct moment now)
 void listeners_look(struct listeners *all)
 {
     for (size_t i = 0; i < all->count; i++)
-        listener_on_ready(all->items[i].fd, EV_READ, &all->items[i]);
+        listener_on_ready(all->items[i].socket.fd, EV_READ, &all->items[i]);
 }
 
 void listeners_descriptor_freed(struct listeners *all)
@@ -159,7 +150,7 @@ char *listeners_describe(const struct listeners *all, const char *begin)
     size_t len = (size_t)snprintf(buf, size, "%s", begin);
     for (size_t i = 0; i < all->count; i++)
         len += (size_t)snprintf(buf + len, size - len, "%s%s", i > 0 ? ", " : "",
-                                address_format(&all->items[i].address, text));
+                                address_format(&all->items[i].socket.address, text));
     return buf;
 }
 
@@ -172,112 +163,10 @@ void listeners_close(struct listeners *all)
 
         if (listener->event)
             event_free(listener->event);
-        if (listener->fd < 0)
-            continue;
-        close(listener->fd);
-        remove_own_socket(listener);
+        listen_socket_close(&listener->socket);
     }
     free(all->items);
     free(all);
-}
-
-static int open_listener(struct listener *listener, const struct listeners_options *options,
-                         const char *text, char *message, size_t message_size)
-{
-    struct address *address = &listener->address;
-    int fd = -1;
-
-    if (address_parse(text, address, message, message_size) != 0)
-        return -1;
-    const sa_family_t family = address->storage.ss_family;
-    if (family == AF_UNIX)
-        remove_stale_socket(address);
-
-    fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0 || set_options(fd, options, family) != 0 ||
-        bind(fd, (const struct sockaddr *)&address->storage, address->len) != 0 ||
-        listen(fd, (int)options->backlog) != 0) {
-        snprintf(message, message_size, "cannot listen on %s: %s", text, strerror(errno));
-        if (fd >= 0)
-            close(fd);
-        return -1;
-    }
-    if (family == AF_UNIX)
-        note_path(listener);
-    if (family != AF_UNIX)
-        (void)getsockname(fd, (struct sockaddr *)&address->storage, &address->len);
-    listener->fd = fd;
-    return 0;
-}
-
-/*
- * Options that a connection inherits are set here, once, instead of on each connection: no delay
- * for short lines, and the time after which TCP gives a silent peer up. TCP_DEFER_ACCEPT stays off:
- * in this protocol the server speaks first.
- */
-static int set_options(int fd, const struct listeners_options *options, sa_family_t family)
-{
-    const int on = 1;
-    const int reuse_port = options->reuse_port;
-    const unsigned user_timeout_ms = options->user_timeout_ms;
-
-    if (family == AF_UNIX)
-        return 0;
-    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
-        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &reuse_port, sizeof(reuse_port)) != 0 ||
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) != 0 ||
-        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof(user_timeout_ms)) !=
-            0)
-        return -1;
-    /* For lines of 20 bytes there is no congestion to control, and the dearer algorithms estimate
-     * bandwidth and set a timer for each of them. Where this one is not allowed, the system's will
-     * do. */
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, CONGESTION, sizeof(CONGESTION) - 1);
-    /* So that 0.0.0.0 and [::] can be listened on beside each other. */
-    return family == AF_INET6 ? setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) : 0;
-}
-
-static bool is_tcp(const struct listener *listener)
-{
-    return listener->address.storage.ss_family != AF_UNIX;
-}
-
-/* A server that was killed leaves its socket behind. One that somebody answers on is left alone,
- * and bind will say that it is in use. */
-static void remove_stale_socket(const struct address *address)
-{
-    const char *path = ((const struct sockaddr_un *)&address->storage)->sun_path;
-    struct stat info;
-
-    if (lstat(path, &info) != 0 || !S_ISSOCK(info.st_mode))
-        return;
-    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return;
-    if (connect(fd, (const struct sockaddr *)&address->storage, address->len) != 0 &&
-        errno == ECONNREFUSED)
-        unlink(path);
-    close(fd);
-}
-
-/* As open as a TCP port: the password decides. */
-static void note_path(struct listener *listener)
-{
-    const char *path = ((const struct sockaddr_un *)&listener->address.storage)->sun_path;
-
-    (void)chmod(path, 0666);
-    (void)stat(path, &listener->path);
-}
-
-/* Unless somebody else's is there by now. */
-static void remove_own_socket(const struct listener *listener)
-{
-    const char *path = ((const struct sockaddr_un *)&listener->address.storage)->sun_path;
-    struct stat now;
-
-    if (!is_tcp(listener) && stat(path, &now) == 0 && now.st_ino == listener->path.st_ino &&
-        now.st_dev == listener->path.st_dev)
-        unlink(path);
 }
 
 static void listener_on_ready(evutil_socket_t fd, short what, void *user)
@@ -301,7 +190,7 @@ static void listener_on_ready(evutil_socket_t fd, short what, void *user)
             continue;
         }
         note_success(all);
-        from.storage.ss_family = listener->address.storage.ss_family;
+        from.storage.ss_family = listener->socket.address.storage.ss_family;
         all->on_accept(all->user, accepted, &from);
     }
 }

@@ -159,6 +159,7 @@ void server_stop(struct server *server)
         return;
     }
     server->phase = SERVER_STOPPING;
+    sessions_freeze_orders(server->sessions);
     close_listeners(server);
     end_all_sessions(server);
 }
@@ -168,6 +169,7 @@ void server_drain(struct server *server)
     if (server->phase != SERVER_SERVING)
         return;
     server->phase = SERVER_DRAINING;
+    sessions_freeze_orders(server->sessions);
     server->drain_start_us = server->drain_next_us = clock_monotonic_us();
     server->drain_total = server->live_count;
     close_listeners(server);

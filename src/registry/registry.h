@@ -25,6 +25,8 @@ struct probe;
 #define RECORD_ACKNOWLEDGED 0x2 /* and has answered it */
 /* It was connected when the server ended, and is to be told once it is back. */
 #define RECORD_AWAITED 0x4
+/* It is connected, as far as the order has heard. */
+#define RECORD_PRESENT 0x8
 
 /*
  * One client. Created and freed by the registry only; read by everyone. The fields behind "live"

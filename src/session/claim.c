@@ -53,6 +53,9 @@ void claim_answered(struct sessions *all, const struct store_answer *answer)
         switch (answer->result) {
         case STORE_OK:
             (void)server_fsm_stored(&holder->fsm, &all->env);
+            /* Whoever is to be told hears that right after its 140, and not before. */
+            if (session_state(holder) == SERVER_FSM_CONNECTED)
+                orders_client_connected(all->orders, record, all->now);
             break;
         case STORE_TAKEN:
             session_end(holder, REASON_DUPLICATE, all->now);

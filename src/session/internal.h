@@ -6,6 +6,8 @@
 #define SESSION_INTERNAL_H
 
 #include "base/log.h"
+#include "session/order.h"
+#include "session/ping.h"
 #include "session/session.h"
 
 /* How much of each kind one tick may do before the loop looks at its sockets again. */
@@ -13,6 +15,7 @@
 
 TAILQ_HEAD(session_list, session);
 TAILQ_HEAD(probe_list, probe);
+TAILQ_HEAD(ping_list, ping);
 
 /* Client-caused events that are logged at a bounded rate. */
 struct limits_on_log {
@@ -36,6 +39,10 @@ struct sessions {
     size_t leaving_count; /* of those, the ones that were told 130 */
     size_t held_count;    /* IDs that a session has or is registering: these fill max_clients */
     struct probe_list probes;
+    struct ping_list pings; /* earliest due first */
+    struct orders *orders;
+    session_watch_fn *watch; /* or NULL */
+    void *watch_user;
 
     struct moment now;   /* of the call that is running: the machine's ops carry no time */
     const char *id_line; /* while an ID is taken: its line, for the log of a refusal */

@@ -46,6 +46,10 @@ static void ask_who_is_due(struct sessions *all);
 static void keep_house(struct sessions *all);
 static void note_wall_jump(struct sessions *all);
 static void forget_some(struct sessions *all);
+static bool tell_client(void *user, struct registry_record *record);
+static void note_order(void *user, const struct order_news *news);
+static void note_end(struct session *session, bool was_connected, enum reason reason);
+static void tell_watch(struct sessions *all, struct session_event *event);
 static struct server_fsm_rules rules_of(const struct sessions_options *options);
 static struct session *session_of(struct server_fsm *fsm);
 
@@ -58,6 +62,11 @@ static const struct server_fsm_ops fsm_ops = {
     .changed = on_changed,
 };
 
+static const struct order_ops order_ops = {
+    .tell = tell_client,
+    .news = note_order,
+};
+
 struct sessions *sessions_new(const struct sessions_options *options, struct registry *registry,
                               struct credentials *credentials, const struct session_ops *ops,
                               struct moment now)
@@ -66,6 +75,9 @@ struct sessions *sessions_new(const struct sessions_options *options, struct reg
 
     if (!all)
         abort(); /* out of memory while starting */
+    all->orders = orders_new(registry, &order_ops, all);
+    if (!all->orders)
+        abort();
     all->registry = registry;
     all->credentials = credentials;
     all->ops = ops;
@@ -76,13 +88,23 @@ struct sessions *sessions_new(const struct sessions_options *options, struct reg
     all->housekeeping_us = now.mono_us + HOUSEKEEPING_US;
     TAILQ_INIT(&all->pending);
     TAILQ_INIT(&all->probes);
+    TAILQ_INIT(&all->pings);
     keepalive_init(&all->keepalive, options->interval_ms * CLOCK_US_PER_MS, now.mono_us);
     return all;
 }
 
-void sessions_set_store(struct sessions *all, struct store *store)
+void sessions_set_watch(struct sessions *all, session_watch_fn *watch, void *user)
 {
+    all->watch = watch;
+    all->watch_user = user;
+}
+
+void sessions_set_store(struct sessions *all, struct store *store, struct moment now)
+{
+    all->now = now;
     all->store = store;
+    orders_set_store(all->orders, store);
+    orders_restore(all->orders, store_order(store), now);
 }
 
 void sessions_on_answer(void *user, const struct store_answer *answer, struct moment now)
@@ -90,7 +112,10 @@ void sessions_on_answer(void *user, const struct store_answer *answer, struct mo
     struct sessions *all = user;
 
     all->now = now;
-    claim_answered(all, answer);
+    if (answer->sid == 0)
+        orders_on_saved(all->orders, answer->result);
+    else
+        claim_answered(all, answer);
 }
 
 void sessions_free(struct sessions *all)
@@ -98,6 +123,7 @@ void sessions_free(struct sessions *all)
     if (!all)
         return;
     claim_clear(all);
+    orders_free(all->orders);
     credentials_free(all->credentials);
     free(all);
 }
@@ -126,22 +152,23 @@ int sessions_turn_away(struct sessions *all, const struct peer_address *peer, en
     all->counters.refused[reason]++;
     all->counters.turned_away += reason == REASON_RESOURCES;
     session_log_turned_away(all, peer, reason);
+    tell_watch(all,
+               &(struct session_event){.kind = SESSION_REFUSED, .reason = reason, .peer = peer});
     return all->options.explain_refusals ? PROTO_SERVER_FULL : 0;
 }
 
 uint64_t sessions_next_us(const struct sessions *all)
 {
     const struct session *oldest = TAILQ_FIRST(&all->pending);
-    const uint64_t probe_us = claim_next_us(all);
+    const uint64_t wishes[] = {
+        oldest ? handshake_due_us(oldest) : UINT64_MAX, claim_next_us(all),   ping_next_us(all),
+        orders_next_us(all->orders, all->now),          all->housekeeping_us,
+    };
     uint64_t next_us = keepalive_next_us(&all->keepalive);
 
-    if (oldest) {
-        const uint64_t due_us = handshake_due_us(oldest);
-        next_us = due_us < next_us ? due_us : next_us;
-    }
-    if (probe_us < next_us)
-        next_us = probe_us;
-    return all->housekeeping_us < next_us ? all->housekeeping_us : next_us;
+    for (size_t i = 0; i < sizeof(wishes) / sizeof(wishes[0]); i++)
+        next_us = wishes[i] < next_us ? wishes[i] : next_us;
+    return next_us;
 }
 
 void sessions_tick(struct sessions *all, struct moment now)
@@ -149,7 +176,9 @@ void sessions_tick(struct sessions *all, struct moment now)
     all->now = now;
     expire_handshakes(all);
     claim_expire_probes(all);
+    ping_expire(all);
     ask_who_is_due(all);
+    orders_tick(all->orders, now);
     if (now.mono_us >= all->housekeeping_us)
         keep_house(all);
 }
@@ -175,6 +204,11 @@ void sessions_look_at_pending(struct sessions *all, struct moment now)
     }
 }
 
+const struct sessions_options *sessions_options(const struct sessions *all)
+{
+    return &all->options;
+}
+
 const struct sessions_counters *sessions_counters(const struct sessions *all)
 {
     return &all->counters;
@@ -193,6 +227,35 @@ size_t sessions_pending(const struct sessions *all)
 size_t sessions_leaving(const struct sessions *all)
 {
     return all->leaving_count;
+}
+
+struct orders *sessions_orders(const struct sessions *all)
+{
+    return all->orders;
+}
+
+void sessions_freeze_orders(struct sessions *all)
+{
+    orders_freeze(all->orders);
+}
+
+void sessions_disconnect(struct sessions *all, struct registry_record *record, struct moment now)
+{
+    (void)all;
+    session_end(record->holder, REASON_OPERATOR, now);
+}
+
+bool sessions_may_forget(const struct sessions *all, const struct registry_record *record)
+{
+    return !record->connected && !record->holder && record->claims == 0 &&
+           !orders_need(all->orders, record);
+}
+
+void sessions_forget(struct sessions *all, struct registry_record *record, struct moment now)
+{
+    all->now = now;
+    store_forget(all->store, record, now);
+    registry_remove(all->registry, record);
 }
 
 /* Worst case: it vanished just after an answer, so one interval passes until it is asked, and as
@@ -288,6 +351,8 @@ static void on_answered(struct server_fsm *fsm, enum proto_code code)
     struct registry_record *record = session->record;
 
     record->last_seen = sessions_now_s(all);
+    if (code == PROTO_SHUTDOWN)
+        orders_client_acknowledged(all->orders, record, all->now);
     if (code != PROTO_KEEP_ALIVE)
         return;
     all->counters.keepalives_answered++;
@@ -298,6 +363,8 @@ static void on_answered(struct server_fsm *fsm, enum proto_code code)
         session->since_us = 0;
         duration_histogram_record(&all->counters.keepalives, rtt_us);
     }
+    if (!TAILQ_EMPTY(&all->pings))
+        ping_note_answer(session);
     claim_holder_answered(record);
 }
 
@@ -339,6 +406,11 @@ static void on_connected(struct session *session)
                   all->now.mono_us);
     registry_connect(all->registry, session->record, &session->peer, sessions_now_s(all));
     session_log_connected(session);
+    tell_watch(all, &(struct session_event){.kind = SESSION_CONNECTED,
+                                            .cid = session->record->cid,
+                                            .cid_len = session->record->cid_len,
+                                            .sid = session->record->sid,
+                                            .peer = &session->peer});
     all->ops->resume(session);
 }
 
@@ -361,8 +433,62 @@ static void on_closed(struct session *session, enum server_fsm_state old, int re
         all->counters.refused[reason]++;
     }
     session_log_ended(session, old, reason);
+    note_end(session, was_connected, reason);
     claim_release(session, was_connected, reason);
     all->ops->close(session, refusal != 0 && all->env.rules.explain_refusals);
+}
+
+/* For all who want to know; its record is still known. */
+static void note_end(struct session *session, bool was_connected, enum reason reason)
+{
+    struct sessions *all = session->all;
+    const struct registry_record *record = session->record;
+    struct session_event event = {.kind = was_connected ? SESSION_DISCONNECTED : SESSION_REFUSED,
+                                  .reason = reason,
+                                  .peer = &session->peer};
+
+    if (record) {
+        event.cid = record->cid;
+        event.cid_len = record->cid_len;
+        event.sid = was_connected ? record->sid : 0;
+    } else if (all->id_line && proto_id_valid(all->id_line, all->id_line_len)) {
+        event.cid = all->id_line;
+        event.cid_len = all->id_line_len;
+    }
+    tell_watch(all, &event);
+    if (was_connected) {
+        if (!TAILQ_EMPTY(&all->pings))
+            ping_note_end(session);
+        orders_client_gone(all->orders, session->record);
+    }
+}
+
+/* The only way to a 130. */
+static bool tell_client(void *user, struct registry_record *record)
+{
+    struct sessions *all = user;
+
+    return server_fsm_order(&record->holder->fsm, &all->env) == SERVER_FSM_TAKEN;
+}
+
+static void note_order(void *user, const struct order_news *news)
+{
+    struct session_event event = {.kind = SESSION_ORDER, .order = news};
+
+    if (news->client) {
+        event.cid = news->client->cid;
+        event.cid_len = news->client->cid_len;
+        event.sid = news->client->sid;
+    }
+    tell_watch(user, &event);
+}
+
+static void tell_watch(struct sessions *all, struct session_event *event)
+{
+    if (!all->watch)
+        return;
+    event->at = all->now;
+    all->watch(all->watch_user, event);
 }
 
 static void expire_handshakes(struct sessions *all)
@@ -455,11 +581,8 @@ static void forget_some(struct sessions *all)
             return;
         }
         all->forget_cursor = record->sid;
-        if (!record->connected && !record->holder && record->claims == 0 &&
-            record->since <= cutoff) {
-            store_forget(all->store, record, all->now);
-            registry_remove(all->registry, record);
-        }
+        if (record->since <= cutoff && sessions_may_forget(all, record))
+            sessions_forget(all, record, all->now);
     }
 }
 

@@ -22,6 +22,8 @@
 #include "session/limits.h"
 #include "store/store.h"
 
+struct order_news;
+struct orders;
 struct sessions;
 
 enum duplicate_policy { DUPLICATE_PROBE, DUPLICATE_TAKEOVER, DUPLICATE_REJECT };
@@ -94,6 +96,28 @@ struct sessions_counters {
     struct duration_histogram keepalives; /* from a 100 to its answer */
 };
 
+enum session_event_kind {
+    SESSION_CONNECTED,
+    SESSION_DISCONNECTED,
+    SESSION_REFUSED, /* ended before 140, or got no session at all */
+    SESSION_ORDER,   /* news of a shutdown order */
+};
+
+/* Something that an operator may want to see as it happens. */
+struct session_event {
+    enum session_event_kind kind;
+    struct moment at;
+    const char *cid; /* cid_len bytes; NULL when there is none */
+    size_t cid_len;
+    uint32_t sid; /* 0 unless it was connected */
+    enum reason reason;
+    const struct peer_address *peer; /* NULL for SESSION_ORDER */
+    const struct order_news *order;  /* for SESSION_ORDER */
+};
+
+/* Called for each, from anywhere in src/session: it takes a note and calls nothing here. */
+typedef void session_watch_fn(void *user, const struct session_event *event);
+
 /*
  * All sessions of a server. credentials becomes owned; the registry and ops must outlive it. Not
  * usable before sessions_set_store(). Aborts when memory is out.
@@ -102,9 +126,13 @@ struct sessions *sessions_new(const struct sessions_options *options, struct reg
                               struct credentials *credentials, const struct session_ops *ops,
                               struct moment now);
 
+/* Who is told of events, from here on. */
+void sessions_set_watch(struct sessions *all, session_watch_fn *watch, void *user);
+
 /* store_open() wants sessions_on_answer() and this very struct as its user, so the store comes
  * second; it must outlive all. An answer may end the session it is for, or bring it to 140. */
-void sessions_set_store(struct sessions *all, struct store *store);
+/* Takes up the shutdown order that the store knows, as well. */
+void sessions_set_store(struct sessions *all, struct store *store, struct moment now);
 void sessions_on_answer(void *all, const struct store_answer *answer, struct moment now);
 
 /* No session function may be called any more. NULL is allowed. */
@@ -141,6 +169,9 @@ void sessions_tick(struct sessions *all, struct moment now);
  */
 void sessions_look_at_pending(struct sessions *all, struct moment now);
 
+/* Those that hold now. */
+const struct sessions_options *sessions_options(const struct sessions *all);
+
 const struct sessions_counters *sessions_counters(const struct sessions *all);
 
 /* Sessions that are connected, and those on their way there. */
@@ -149,6 +180,21 @@ size_t sessions_pending(const struct sessions *all);
 
 /* Those of the connected that were told to shut down and are not gone yet. */
 size_t sessions_leaving(const struct sessions *all);
+
+/* The shutdown orders of this server: give, cancel and look at them there. */
+struct orders *sessions_orders(const struct sessions *all);
+
+/* The server ends: no order goes on, and who leaves from here on has not left for one. */
+void sessions_freeze_orders(struct sessions *all);
+
+/* Ends the session of a connected client with 430. */
+void sessions_disconnect(struct sessions *all, struct registry_record *record, struct moment now);
+
+/* May this record go? Not while somebody has its ID or an order that is under way counts on it. */
+bool sessions_may_forget(const struct sessions *all, const struct registry_record *record);
+
+/* Removes a record that may go, from the store as well. */
+void sessions_forget(struct sessions *all, struct registry_record *record, struct moment now);
 
 /* How long a client that vanished can still look connected, in milliseconds. */
 uint64_t sessions_dead_client_max_ms(const struct sessions_options *options);

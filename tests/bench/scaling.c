@@ -379,7 +379,7 @@ static void open_world(struct world *world)
     world->store = store_open(&store_options, world->registry, sessions_on_answer, world->sessions,
                               message, sizeof(message));
     check(world->store != NULL, message);
-    sessions_set_store(world->sessions, world->store);
+    sessions_set_store(world->sessions, world->store, clock_now());
 }
 
 static void close_world(struct world *world)

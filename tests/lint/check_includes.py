@@ -21,7 +21,8 @@ LIBEVENT_ALLOWED = re.compile(r"src/(net|admin|main)/|src/store/store_redis\.[ch
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 
 # Whose compiler flags the headers need that include third-party headers.
-MODULES = ["libevent_core", "inih", "sqlite3", "libsodium", "jansson", "libsystemd"]
+MODULES = ["libevent_core", "inih", "sqlite3", "libsodium", "jansson", "libsystemd",
+           "libmicrohttpd"]
 
 
 def includes(text):

@@ -88,7 +88,7 @@ static int setup(void **state)
     f->store_options = (struct store_options){.kind = STORE_MEMORY};
     f->store = store_open(&f->store_options, f->registry, sessions_on_answer, f->sessions, message,
                           sizeof(message));
-    sessions_set_store(f->sessions, f->store);
+    sessions_set_store(f->sessions, f->store, clock_now());
     f->env = (struct conn_env){.base = f->base,
                                .sessions = f->sessions,
                                .on_dying = on_dying,

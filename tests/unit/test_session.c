@@ -52,7 +52,7 @@ struct client {
 
 /* What the store was asked for, until it is committed. */
 struct change {
-    enum { REGISTER, DISCONNECT, FORGET } kind;
+    enum { REGISTER, DISCONNECT, FORGET, ORDER } kind;
     uint32_t sid;
     uint64_t serial;
     struct peer_address peer;
@@ -128,6 +128,29 @@ void store_forget(struct store *store, const struct registry_record *record, str
     store->changes[store->count++] = (struct change){.kind = FORGET, .sid = record->sid};
 }
 
+int store_save_order(struct store *store, const struct store_order *order, struct moment now)
+{
+    assert_true(now.mono_us == world->now.mono_us);
+    if (store->out_of_memory)
+        return -1;
+    assert_true(store->count < MAX_CHANGES);
+    store->changes[store->count++] = (struct change){.kind = ORDER, .serial = (uint64_t)order->id};
+    return 0;
+}
+
+void store_save_target(struct store *store, const struct registry_record *record, struct moment now)
+{
+    (void)store;
+    assert_true(now.mono_us == world->now.mono_us);
+    assert_true(record->stored && record->order_wave > 0);
+}
+
+const struct store_order *store_order(const struct store *store)
+{
+    (void)store;
+    return NULL;
+}
+
 /* Commits the oldest changes, and gives this answer to each registration among them. */
 static void commit(size_t count, enum store_result result)
 {
@@ -151,6 +174,9 @@ static void commit(size_t count, enum store_result result)
             break;
         case FORGET:
             *row = (struct row){.exists = false};
+            break;
+        case ORDER:
+            done[answers++] = *change;
             break;
         }
     }
@@ -263,7 +289,7 @@ static int set_up_world(uint64_t interval_ms)
     world->registry = registry_new();
     world->sessions =
         sessions_new(&world->options, world->registry, credentials_of("secret"), &ops, world->now);
-    sessions_set_store(world->sessions, &world->store);
+    sessions_set_store(world->sessions, &world->store, world->now);
     return 0;
 }
 

@@ -1,0 +1,181 @@
+/* The ring, and how an event looks in a stream (docs/control.md, "GET /v1/events"). Knows no
+ * reader.
+ */
+#include "admin/events.h"
+
+#include "session/order.h"
+
+#include <jansson.h>
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A copy: what the event was about may be gone when somebody reads it. */
+struct entry {
+    int64_t wall_ms;
+    int64_t order;
+    struct peer_address peer;
+    uint32_t sid;
+    uint8_t kind; /* enum session_event_kind */
+    uint8_t reason;
+    uint8_t what; /* enum order_what */
+    uint8_t wave;
+    char cid[PROTO_MAX_ID_BYTES + 1]; /* "" for none */
+};
+
+struct events {
+    struct entry ring[EVENTS_KEPT]; /* event n is at n % EVENTS_KEPT */
+    uint64_t last;
+};
+
+static const char *const names[] = {
+    [SESSION_CONNECTED] = "connected",
+    [SESSION_DISCONNECTED] = "disconnected",
+    [SESSION_REFUSED] = "refused",
+    [SESSION_ORDER] = "shutdown",
+};
+
+static size_t write_missed(uint64_t missed, uint64_t id, char *buf, size_t size);
+static size_t write_entry(const struct entry *entry, uint64_t id, char *buf, size_t size);
+static json_t *data_of(const struct entry *entry);
+static void set_peer(json_t *data, const struct entry *entry);
+static json_t *text_or_null(const char *text);
+static size_t write_event(const char *name, uint64_t id, json_t *data, char *buf, size_t size);
+
+struct events *events_new(void)
+{
+    return calloc(1, sizeof(struct events));
+}
+
+void events_free(struct events *events)
+{
+    free(events);
+}
+
+void events_add(struct events *events, const struct session_event *event)
+{
+    struct entry *entry = &events->ring[++events->last % EVENTS_KEPT];
+
+    entry->wall_ms = event->at.wall_ms;
+    entry->sid = event->sid;
+    entry->kind = (uint8_t)event->kind;
+    entry->reason = (uint8_t)event->reason;
+    if (event->peer)
+        entry->peer = *event->peer;
+    if (event->order) {
+        entry->order = event->order->order;
+        entry->what = (uint8_t)event->order->what;
+        entry->wave = (uint8_t)event->order->wave;
+    }
+    if (event->cid_len > 0)
+        memcpy(entry->cid, event->cid, event->cid_len);
+    entry->cid[event->cid_len] = '\0';
+}
+
+uint64_t events_last(const struct events *events)
+{
+    return events->last;
+}
+
+size_t events_read(const struct events *events, uint64_t *seen, char *buf, size_t size)
+{
+    size_t len = 0;
+
+    /* A number from another life of the server says nothing: go on from here. */
+    if (*seen > events->last)
+        *seen = events->last;
+    if (events->last - *seen > EVENTS_KEPT) {
+        const uint64_t missed = events->last - *seen - EVENTS_KEPT;
+        len = write_missed(missed, *seen + missed, buf, size);
+        if (len == 0)
+            return 0;
+        *seen += missed;
+    }
+    while (*seen < events->last) {
+        const size_t written =
+            write_entry(&events->ring[(*seen + 1) % EVENTS_KEPT], *seen + 1, buf + len, size - len);
+        if (written == 0)
+            break;
+        len += written;
+        ++*seen;
+    }
+    return len;
+}
+
+static size_t write_missed(uint64_t missed, uint64_t id, char *buf, size_t size)
+{
+    return write_event("missed", id, json_pack("{s:I}", "missed", (json_int_t)missed), buf, size);
+}
+
+static size_t write_entry(const struct entry *entry, uint64_t id, char *buf, size_t size)
+{
+    return write_event(names[entry->kind], id, data_of(entry), buf, size);
+}
+
+static json_t *data_of(const struct entry *entry)
+{
+    json_t *data = json_object();
+    int refusal = 0;
+
+    json_object_set_new(data, "time", json_real((double)entry->wall_ms / 1000));
+    switch ((enum session_event_kind)entry->kind) {
+    case SESSION_CONNECTED:
+    case SESSION_DISCONNECTED:
+        json_object_set_new(data, "cid", json_string(entry->cid));
+        json_object_set_new(data, "sid", json_integer(entry->sid));
+        set_peer(data, entry);
+        if (entry->kind == SESSION_DISCONNECTED)
+            json_object_set_new(data, "reason", json_string(reason_word(entry->reason)));
+        break;
+    case SESSION_REFUSED:
+        json_object_set_new(data, "cid", text_or_null(entry->cid));
+        set_peer(data, entry);
+        refusal = reason_refusal(entry->reason);
+        json_object_set_new(data, "reason", json_string(reason_word(entry->reason)));
+        json_object_set_new(data, "code", refusal != 0 ? json_integer(refusal) : json_null());
+        break;
+    case SESSION_ORDER:
+        json_object_set_new(data, "order", json_integer(entry->order));
+        json_object_set_new(data, "what", json_string(order_what_words[entry->what]));
+        if (entry->wave != 0)
+            json_object_set_new(data, "wave", json_integer(entry->wave));
+        if (entry->cid[0] != '\0')
+            json_object_set_new(data, "cid", json_string(entry->cid));
+        break;
+    }
+    return data;
+}
+
+static void set_peer(json_t *data, const struct entry *entry)
+{
+    char ip[ADDRESS_TEXT_BYTES];
+
+    json_object_set_new(data, "cip", json_string(peer_address_format(&entry->peer, ip)));
+    json_object_set_new(data, "cport", json_integer(entry->peer.port));
+}
+
+static json_t *text_or_null(const char *text)
+{
+    return text[0] != '\0' ? json_string(text) : json_null();
+}
+
+/* Owns data. Returns 0 when there is no room, or no memory: it is tried again then. */
+static size_t write_event(const char *name, uint64_t id, json_t *data, char *buf, size_t size)
+{
+    const int head = snprintf(buf, size, "id: %" PRIu64 "\nevent: %s\ndata: ", id, name);
+    size_t len = 0;
+
+    if (data && head > 0 && (size_t)head < size) {
+        const size_t room = size - (size_t)head;
+        const size_t wanted =
+            json_dumpb(data, buf + head, room, JSON_COMPACT | JSON_REAL_PRECISION(13));
+        if (wanted > 0 && wanted + 2 <= room) {
+            memcpy(buf + head + wanted, "\n\n", 2);
+            len = (size_t)head + wanted + 2;
+        }
+    }
+    json_decref(data);
+    return len;
+}
