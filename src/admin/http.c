@@ -81,7 +81,9 @@ struct endpoint {
     struct request_scope scope;
     struct listen_socket socket;
     struct MHD_Daemon *daemon; /* NULL while it is not there */
-    struct event *ready;       /* the library's epoll descriptor, and its next timeout */
+    struct event *ready;       /* the library's epoll descriptor */
+    struct event *timer;       /* its next timeout. Not one event with the other: that would be out
+                                * of epoll once its time was up. */
     struct connection_list idle;
     struct exchange_list queues[QUEUE_COUNT]; /* of those that are suspended */
     unsigned connections;
@@ -113,6 +115,7 @@ static void close_endpoint(struct endpoint *endpoint);
 static void http_on_ready(evutil_socket_t fd, short what, void *user);
 static void http_on_housekeeping(evutil_socket_t fd, short what, void *user);
 static void http_on_deliver(evutil_socket_t fd, short what, void *user);
+static void http_on_timer(evutil_socket_t fd, short what, void *user);
 static void run(struct endpoint *endpoint);
 static void set_timeout(struct endpoint *endpoint);
 static bool turn_is_over(const struct endpoint *endpoint);
@@ -279,7 +282,8 @@ static int start_library(struct endpoint *endpoint)
         MHD_get_daemon_info(endpoint->daemon, MHD_DAEMON_INFO_EPOLL_FD);
     endpoint->ready = event_new(endpoint->http->base, info->epoll_fd, EV_READ | EV_PERSIST,
                                 http_on_ready, endpoint);
-    if (!endpoint->ready || event_add(endpoint->ready, NULL) != 0)
+    endpoint->timer = evtimer_new(endpoint->http->base, http_on_timer, endpoint);
+    if (!endpoint->ready || !endpoint->timer || event_add(endpoint->ready, NULL) != 0)
         return -1;
     return 0;
 }
@@ -289,7 +293,9 @@ static void close_endpoint(struct endpoint *endpoint)
 {
     if (endpoint->ready)
         event_free(endpoint->ready);
-    endpoint->ready = NULL;
+    if (endpoint->timer)
+        event_free(endpoint->timer);
+    endpoint->timer = NULL; /* nobody is resumed by it any more */
     if (endpoint->daemon) {
         for (int i = 0; i < QUEUE_COUNT; i++)
             resume_all(endpoint, (enum queue)i);
@@ -300,6 +306,13 @@ static void close_endpoint(struct endpoint *endpoint)
 }
 
 static void http_on_ready(evutil_socket_t fd, short what, void *user)
+{
+    (void)fd;
+    (void)what;
+    run(user);
+}
+
+static void http_on_timer(evutil_socket_t fd, short what, void *user)
 {
     (void)fd;
     (void)what;
@@ -323,7 +336,7 @@ static void run(struct endpoint *endpoint)
     set_timeout(endpoint);
 }
 
-/* The event has the shorter of what the library wants and what waits for its turn. */
+/* The sooner of what the library wants and what waits for its turn. */
 static void set_timeout(struct endpoint *endpoint)
 {
     MHD_UNSIGNED_LONG_LONG ms = 0;
@@ -331,13 +344,13 @@ static void set_timeout(struct endpoint *endpoint)
 
     if (TAILQ_EMPTY(&endpoint->queues[QUEUE_TURN]) && !endpoint->must_run) {
         if (MHD_get_timeout(endpoint->daemon, &ms) != MHD_YES) {
-            (void)event_remove_timer(endpoint->ready);
+            (void)event_del(endpoint->timer);
             return;
         }
         timeout.tv_sec = (time_t)(ms / 1000);
         timeout.tv_usec = (suseconds_t)(ms % 1000 * 1000);
     }
-    (void)event_add(endpoint->ready, &timeout);
+    (void)event_add(endpoint->timer, &timeout);
 }
 
 static bool turn_is_over(const struct endpoint *endpoint)
@@ -738,8 +751,8 @@ static void resume(struct exchange *exchange)
     exchange->is_suspended = false;
     MHD_resume_connection(exchange->connection);
     endpoint->must_run = true;
-    if (endpoint->ready)
-        (void)event_add(endpoint->ready, &now);
+    if (endpoint->timer)
+        (void)event_add(endpoint->timer, &now);
 }
 
 static void resume_all(struct endpoint *endpoint, enum queue queue)
