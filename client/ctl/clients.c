@@ -13,7 +13,6 @@
 #include "text.h"
 #include "uri.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,7 +70,7 @@ enum ctl_exit command_list(const struct ctl *ctl)
     do {
         status = list_page(&listing);
         /* Nobody reads on: a million more clients are not worth asking for. */
-        if (status == CTL_DONE && (fflush(stdout) != 0 || ferror(stdout)))
+        if (status == CTL_DONE && !say_flush())
             status = CTL_FAILED;
     } while (status == CTL_DONE && listing.after);
 

@@ -7,13 +7,10 @@
 #include "base/settings.h"
 #include "base/std_fds.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
 
 static enum ctl_exit run(const struct ctl_options *options);
-static enum ctl_exit finish_output(enum ctl_exit status);
 
 int main(int argc, char **argv)
 {
@@ -32,7 +29,8 @@ int main(int argc, char **argv)
         status = run(&options);
         break;
     }
-    return (int)finish_output(status);
+    /* What was not written was not done, whatever else went well. */
+    return say_flush() ? (int)status : CTL_FAILED;
 }
 
 static enum ctl_exit run(const struct ctl_options *options)
@@ -59,16 +57,4 @@ static enum ctl_exit run(const struct ctl_options *options)
     api_free(ctl.api);
     settings_free_secret(token);
     return status;
-}
-
-/* What was not written was not done, whatever else went well. */
-static enum ctl_exit finish_output(enum ctl_exit status)
-{
-    errno = 0;
-    if (fflush(stdout) == 0 && !ferror(stdout))
-        return status;
-    /* After an earlier error errno may say nothing; a closed pipe needs no words. */
-    if (errno != 0 && errno != EPIPE)
-        say_error("cannot write the output: %s", strerror(errno));
-    return CTL_FAILED;
 }

@@ -2,6 +2,7 @@
  * sees it. */
 #include "say.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,6 +50,21 @@ void say_out(const char *format, ...)
         line = end ? end + 1 : NULL;
     }
     free(text);
+}
+
+bool say_flush(void)
+{
+    static bool failed;
+
+    errno = 0;
+    if (!failed && fflush(stdout) == 0 && !ferror(stdout))
+        return true;
+    /* A write that failed earlier may have left no errno; a reader that went away needs no words.
+     */
+    if (!failed && errno != EPIPE)
+        say_error("cannot write the output%s%s", errno ? ": " : "", errno ? strerror(errno) : "");
+    failed = true;
+    return false;
 }
 
 void say_no_memory(void)

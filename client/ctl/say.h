@@ -2,6 +2,7 @@
 #ifndef CTL_SAY_H
 #define CTL_SAY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define PROGRAM "cliserctl"
@@ -23,6 +24,10 @@ void say_more(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* As printf() to stdout, with control bytes but line ends shown as '?'. */
 void say_out(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Flushes stdout. Returns false when what was printed did not arrive, having said so unless the
+ * reader has merely gone away. */
+bool say_flush(void);
 
 /* Ends the program: a command without memory can do nothing better. */
 void say_no_memory(void) __attribute__((noreturn));

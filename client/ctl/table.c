@@ -31,6 +31,7 @@ struct table {
 static void settle(struct table *table);
 static void widen(struct table *table);
 static size_t total(const struct table *table);
+static size_t total_of_least(const struct table *table);
 static size_t widest_to_cut(const struct table *table);
 static void print_titles(const struct table *table, FILE *out);
 static void print_row(const struct table *table, const char *const *cells, FILE *out);
@@ -126,21 +127,21 @@ size_t table_shorten(const char *text, size_t width, char *buf, size_t size)
     return width;
 }
 
-/* Takes columns from the widest that may be cut; where that is not enough, from the right. */
+/* Columns that do not fit even where all are cut are left out, from the right; then the widest that
+ * may be cut gives way until the rest fits. */
 static void settle(struct table *table)
 {
     table->settled = true;
     if (table->width == 0)
         return;
+    while (table->shown > 1 && total_of_least(table) > table->width)
+        table->shown--;
     while (total(table) > table->width) {
         const size_t widest = widest_to_cut(table);
 
-        if (widest < table->shown)
-            table->widths[widest]--;
-        else if (table->shown > 1)
-            table->shown--;
-        else
+        if (widest == table->shown)
             break;
+        table->widths[widest]--;
     }
 }
 
@@ -158,6 +159,18 @@ static size_t total(const struct table *table)
 
     for (size_t i = 0; i < table->shown; i++)
         sum += table->widths[i];
+    return sum;
+}
+
+static size_t total_of_least(const struct table *table)
+{
+    size_t sum = (table->shown - 1) * GAP;
+
+    for (size_t i = 0; i < table->shown; i++) {
+        const size_t least = table->columns[i].least;
+
+        sum += least > 0 && least < table->widths[i] ? least : table->widths[i];
+    }
     return sum;
 }
 

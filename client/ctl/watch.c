@@ -102,7 +102,7 @@ enum ctl_exit command_watch(const struct ctl *ctl)
             open_stream(&watch);
         refresh_status(&watch);
         show_status(&watch);
-        if (fflush(stdout) != 0 || ferror(stdout)) /* nobody reads on */
+        if (!say_flush())
             break;
         api_turn(ctl->api, turn_ms(&watch));
         status = check_stream(&watch);
@@ -270,16 +270,14 @@ static char *other_details(const json_t *data)
     return text;
 }
 
-/* Only while the stream is there: else its absence is what there is to say. */
+/* Not before the first stream is there: whether it comes is what there is to say till then. */
 static void refresh_status(struct watch *watch)
 {
     struct api_reply reply;
 
-    if (!watch->terminal || clock_monotonic_us() < watch->status_us)
+    if (!watch->terminal || !watch->was_open || clock_monotonic_us() < watch->status_us)
         return;
     watch->status_us = clock_monotonic_us() + STATUS_US;
-    if (!watch->was_open)
-        return;
     if (api_call(watch->ctl->api, "GET", "/v1/status", NULL, &reply) == API_DONE)
         word_status(watch, reply.body);
     else if (reply.result != API_INTERRUPTED)
@@ -324,7 +322,7 @@ static int turn_ms(const struct watch *watch)
     const uint64_t now_us = clock_monotonic_us();
     uint64_t wait_us = STATUS_US;
 
-    if (watch->terminal)
+    if (watch->terminal && watch->was_open)
         sooner(&wait_us, now_us, watch->status_us);
     if (!watch->stream)
         sooner(&wait_us, now_us, watch->again_us);
