@@ -131,8 +131,9 @@ static enum ctl_exit list_page(struct listing *listing)
     free(listing->after);
     listing->after = NULL;
     if (api_call(listing->ctl->api, "GET", path, NULL, &reply) == API_DONE) {
-        json_array_foreach(json_object_get(reply.body, "clients"), i, record)
+        json_array_foreach (json_object_get(reply.body, "clients"), i, record) {
             list_record(listing, record);
+        }
         if (field_given(reply.body, "next"))
             listing->after = uri_escape(field_text(reply.body, "next"));
         if (listing->table && listing->count > 0)

@@ -71,8 +71,7 @@ char *order_patterns(const json_t *wave)
     const json_t *pattern;
     size_t i;
 
-    json_array_foreach(json_object_get(wave, "match"), i, pattern)
-    {
+    json_array_foreach (json_object_get(wave, "match"), i, pattern) {
         const char *text = json_string_value(pattern);
         char *longer = say_format("%s%s%s", joined, i == 0 ? "" : ", ", text ? text : "?");
 
@@ -273,8 +272,9 @@ static int take_page(struct api *api, json_t *ids, char **after)
     *after = NULL;
     const bool done = api_call(api, "GET", path, NULL, &reply) == API_DONE;
     if (done) {
-        json_array_foreach(json_object_get(reply.body, "targets"), i, target)
+        json_array_foreach (json_object_get(reply.body, "targets"), i, target) {
             check(json_array_append_new(ids, json_string(field_text(target, "cid"))));
+        }
         if (field_given(reply.body, "next"))
             *after = uri_escape(field_text(reply.body, "next"));
     } else {

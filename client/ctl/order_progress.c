@@ -128,8 +128,7 @@ static void print_changes(struct order_progress *progress, const json_t *order)
     const json_t *wave;
     size_t i;
 
-    json_array_foreach(json_object_get(order, "waves"), i, wave)
-    {
+    json_array_foreach (json_object_get(order, "waves"), i, wave) {
         const char *state = field_text(wave, "state");
 
         if (i >= ORDER_PROGRESS_WAVES || strcmp(progress->states[i], state) == 0)

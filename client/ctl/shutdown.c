@@ -170,10 +170,8 @@ static void warn_of_idle_patterns(const json_t *plan)
     size_t i;
     size_t j;
 
-    json_array_foreach(json_object_get(plan, "waves"), i, wave)
-    {
-        json_array_foreach(json_object_get(wave, "match"), j, pattern)
-        {
+    json_array_foreach (json_object_get(plan, "waves"), i, wave) {
+        json_array_foreach (json_object_get(wave, "match"), j, pattern) {
             const char *text = json_string_value(pattern);
 
             if (text && !matches_anybody(text, plan))
@@ -190,10 +188,8 @@ static bool matches_anybody(const char *pattern, const json_t *plan)
     size_t i;
     size_t j;
 
-    json_array_foreach(json_object_get(plan, "waves"), i, wave)
-    {
-        json_array_foreach(json_object_get(wave, "clients"), j, client)
-        {
+    json_array_foreach (json_object_get(plan, "waves"), i, wave) {
+        json_array_foreach (json_object_get(wave, "clients"), j, client) {
             const char *id = json_string_value(client);
 
             if (id && fnmatch(pattern, id, 0) == 0)
@@ -211,14 +207,14 @@ static void print_dry(const json_t *plan)
     size_t i;
     size_t j;
 
-    json_array_foreach(json_object_get(plan, "waves"), i, wave)
-    {
+    json_array_foreach (json_object_get(plan, "waves"), i, wave) {
         char *match = order_patterns(wave);
 
         printf("wave %zu, %s: %s\n", i + 1, match, order_clients(field_count(wave, "count"), text));
         free(match);
-        json_array_foreach(json_object_get(wave, "clients"), j, client)
+        json_array_foreach (json_object_get(wave, "clients"), j, client) {
             say_out("  %s\n", json_string_value(client) ? json_string_value(client) : "?");
+        }
     }
     printf("%s would be told to shut down; nothing was ordered\n",
            order_clients(field_count(plan, "count"), text));
@@ -232,7 +228,9 @@ static bool confirm(const struct ctl_options *options, const json_t *plan)
     const json_t *wave;
     size_t i;
 
-    json_array_foreach(json_object_get(plan, "waves"), i, wave) show_wave(i + 1, wave);
+    json_array_foreach (json_object_get(plan, "waves"), i, wave) {
+        show_wave(i + 1, wave);
+    }
     if (hold)
         fprintf(stderr, "Who connects within %s and matches is told as well.\n", hold);
     fprintf(stderr, "type %" PRIu64 " to shut %s down: ", count, order_clients(count, text));
@@ -283,10 +281,8 @@ static const char *hold_of(const struct ctl_options *options, const json_t *plan
 
     if (options->hold)
         return options->hold_ms > 0 ? options->hold : NULL;
-    json_array_foreach(json_object_get(plan, "waves"), i, wave)
-    {
-        json_array_foreach(json_object_get(wave, "match"), j, pattern)
-        {
+    json_array_foreach (json_object_get(plan, "waves"), i, wave) {
+        json_array_foreach (json_object_get(wave, "match"), j, pattern) {
             if (json_string_value(pattern) && strcmp(json_string_value(pattern), "*") == 0)
                 return "15m";
         }

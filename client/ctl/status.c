@@ -45,8 +45,9 @@ enum ctl_exit command_reload(const struct ctl *ctl)
 
     if (api_call(ctl->api, "POST", "/v1/reload", NULL, &reply) != API_DONE) {
         status = api_complain(&reply);
-        json_array_foreach(json_object_get(reply.body, "errors"), i, error)
+        json_array_foreach (json_object_get(reply.body, "errors"), i, error) {
             say_more("  %s", json_string_value(error) ? json_string_value(error) : "?");
+        }
     } else if (ctl->options->json) {
         field_print_line(reply.body, stdout);
     } else {
@@ -104,9 +105,10 @@ static void print_reload(const json_t *answer)
     size_t i;
 
     say_out("reloaded\n");
-    json_array_foreach(keys, i, key)
+    json_array_foreach (keys, i, key) {
         say_out("%s%s", i == 0 ? "changed, and waits for a restart: " : ", ",
                 json_string_value(key) ? json_string_value(key) : "?");
+    }
     if (json_array_size(keys) > 0)
         say_out("\n");
 }

@@ -55,8 +55,9 @@ static int offer_page(struct api *api, struct nearest *nearest, const char *patt
     size_t i;
 
     const bool done = api_call(api, "GET", path, NULL, &reply) == API_DONE;
-    json_array_foreach(json_object_get(reply.body, "clients"), i, record)
+    json_array_foreach (json_object_get(reply.body, "clients"), i, record) {
         nearest_offer(nearest, field_text(record, "cid"));
+    }
     api_reply_clear(&reply);
     free(escaped);
     free(path);

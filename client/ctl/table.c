@@ -207,12 +207,12 @@ static void print_row(const struct table *table, const char *const *cells, FILE 
 
     for (size_t i = 0; i < table->shown; i++) {
         const size_t width = table->widths[i];
-        size_t len = strlen(cells[i]);
+        const size_t len = strlen(cells[i]);
 
         if (table->width > 0 && len > width) {
             char *cut = grow(NULL, width + sizeof(ELLIPSIS), 1);
 
-            len = table_shorten(cells[i], width, cut, width + sizeof(ELLIPSIS));
+            table_shorten(cells[i], width, cut, width + sizeof(ELLIPSIS));
             print_blanks(owed, out);
             fputs(cut, out);
             owed = 0;
