@@ -436,8 +436,7 @@ static void rest(struct pursuit *pursuit)
 static enum ctl_exit leave(struct pursuit *pursuit)
 {
     order_progress_hide(&pursuit->progress);
-    say_error("the order goes on; '" PROGRAM " shutdown-status' shows it, '" PROGRAM
-              " shutdown-cancel' ends it");
+    say_error("the order goes on; '" PROGRAM " shutdown-cancel' ends it");
     return CTL_FAILED;
 }
 

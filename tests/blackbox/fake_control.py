@@ -61,6 +61,7 @@ class FakeControl:
         self.streams = 0
         self.drop_streams = False
         self.news = threading.Condition()
+        self.connections = []
         self._server = None
 
     def __enter__(self):
@@ -94,6 +95,9 @@ class FakeControl:
             self.news.notify_all()
         self._server.shutdown()
         self._server.server_close()
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         if isinstance(self.address, str):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.address)
@@ -187,6 +191,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def setup(self):
         super().setup()
         self.connection.settimeout(30)
+        self.control.connections.append(self.connection)
 
     def do_GET(self):
         self.handle_one("GET")
