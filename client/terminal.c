@@ -7,12 +7,18 @@
 
 #include <sys/ioctl.h>
 
+bool terminal_rewrites(int fd)
+{
+    const char *term = getenv("TERM");
+
+    return isatty(fd) && term && strcmp(term, "dumb") != 0;
+}
+
 bool terminal_colours(int fd)
 {
     const char *no_color = getenv("NO_COLOR");
-    const char *term = getenv("TERM");
 
-    return isatty(fd) && !(no_color && no_color[0] != '\0') && term && strcmp(term, "dumb") != 0;
+    return terminal_rewrites(fd) && !(no_color && no_color[0] != '\0');
 }
 
 struct terminal_size terminal_size(int fd)

@@ -10,6 +10,9 @@ struct terminal_size {
     size_t rows;
 };
 
+/* Is this a terminal where what was written can be written over? */
+bool terminal_rewrites(int fd);
+
 /* May colours be written to this descriptor? */
 bool terminal_colours(int fd);
 

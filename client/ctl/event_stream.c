@@ -104,6 +104,8 @@ static void text_add(struct event_stream_text *text, const char *bytes, size_t l
             text->bytes[text->len - 1] = '\0';
         return;
     }
+    if (len == 0) /* and perhaps no memory yet to copy to */
+        return;
     if (text->len + len > text->room) {
         text->room = 2 * (text->len + len) + 64;
         text->bytes = realloc(text->bytes, text->room);

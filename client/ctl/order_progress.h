@@ -10,7 +10,7 @@
 #define ORDER_PROGRESS_WAVES 64 /* as the server */
 
 enum order_progress_mode {
-    ORDER_PROGRESS_LIVE,  /* stderr is a terminal */
+    ORDER_PROGRESS_LIVE,  /* stderr is a terminal that can be written over */
     ORDER_PROGRESS_LINES, /* on stdout */
     ORDER_PROGRESS_SILENT,
 };

@@ -314,7 +314,7 @@ static enum ctl_exit give(const struct ctl *ctl, json_t *request)
     enum order_progress_mode mode = ORDER_PROGRESS_LINES;
     struct api_reply reply;
 
-    if (isatty(STDERR_FILENO))
+    if (terminal_rewrites(STDERR_FILENO))
         mode = ORDER_PROGRESS_LIVE;
     else if (ctl->options->json)
         mode = ORDER_PROGRESS_SILENT;
@@ -373,6 +373,8 @@ static bool look(struct pursuit *pursuit, enum ctl_exit *status)
         go_on = look_lost(pursuit, &reply, status);
         break;
     case API_DONE:
+        if (pursuit->lost_us > 0)
+            say_error("the server is back");
         pursuit->lost_us = 0;
         pursuit->pause_ms = POLL_MS;
         if (field_int(reply.body, "id") == id) {

@@ -85,7 +85,7 @@ static void sooner(uint64_t *wait_us, uint64_t now_us, uint64_t due_us);
 
 enum ctl_exit command_watch(const struct ctl *ctl)
 {
-    const bool terminal = isatty(STDOUT_FILENO) && !ctl->options->json;
+    const bool terminal = terminal_rewrites(STDOUT_FILENO) && !ctl->options->json;
     struct watch watch = {
         .ctl = ctl,
         .events = {.event = watch_on_event},

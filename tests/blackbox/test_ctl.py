@@ -694,7 +694,8 @@ def test_shutdown_goes_on_over_a_restart(fleet, folder):
     fleet.start()
     out, err = process.communicate(timeout=limit(20))
     assert process.returncode == 0
-    assert err.count("survives a restart") == 1 and err.count("\n") == 2
+    assert err.count("survives a restart") == 1 and err.count("is back") == 1
+    assert err.count("\n") == 3
     assert "order 3: done" in out
     assert len(orders(fleet)) == 1
 
@@ -764,6 +765,13 @@ def test_shutdown_progress_is_redrawn_in_place(fleet, folder, columns):
     assert "running for" not in screen and "#" not in screen
     assert screen.count("WAVE ") == 1 and "order 3: done after" in screen
     assert screen.endswith("still up:\n  db-1\n")
+
+
+def test_shutdown_progress_on_a_dumb_terminal_is_lines(fleet, folder):
+    all_go(fleet)
+    code, screen, text = on_terminal("shutdown", "web-*", "-y", folder=folder, env={"TERM": "dumb"})
+    assert code == 0 and "\033" not in text
+    assert "wave 1 (web-*) done: 12 told, 12 gone, 0 still up\n" in screen
 
 
 def test_shutdown_progress_with_more_waves_than_rows(fleet, folder):
