@@ -237,6 +237,8 @@ static void transfer_init(struct transfer *transfer, struct api *api, const char
     if (!transfer->easy)
         say_no_memory();
     set(curl_easy_setopt(transfer->easy, CURLOPT_URL, transfer->url));
+    /* ".." is an ID as good as any. */
+    set(curl_easy_setopt(transfer->easy, CURLOPT_PATH_AS_IS, 1L));
     set(curl_easy_setopt(transfer->easy, CURLOPT_PROTOCOLS_STR, "http,https"));
     /* The token, and orders, are for the server that was named, and for nobody on the way. */
     set(curl_easy_setopt(transfer->easy, CURLOPT_PROXY, ""));

@@ -255,10 +255,11 @@ static char *shutdown_details(const json_t *data)
 
 static char *missed_details(const json_t *data)
 {
+    const uint64_t missed = field_count(data, "missed");
     char n[TEXT_BYTES];
 
     return say_format("%s events were lost: this reader was away or too slow",
-                      text_count(field_count(data, "missed"), n));
+                      missed > 0 ? text_count(missed, n) : "some");
 }
 
 static char *other_details(const json_t *data)

@@ -52,9 +52,9 @@ def fleet(server):
 
 def ctl(*args, folder, env=None, seconds=20, stdin=subprocess.DEVNULL, **popen):
     """Runs cliserctl to its end, without a terminal."""
-    done = subprocess.run([str(CTL), *map(str, args)], cwd=folder, env={**os.environ, **(env or {})},
-                          stdin=stdin, capture_output=True, text=True, timeout=limit(seconds),
-                          **popen)
+    done = subprocess.run([str(CTL), *map(str, args)], cwd=folder,
+                          env={**os.environ, **(env or {})}, stdin=stdin, capture_output=True,
+                          text=True, timeout=limit(seconds), **popen)
     for complaint in harness.SANITIZER_REPORTS:
         assert complaint not in done.stderr, done.stderr
     assert "\033" not in done.stdout + done.stderr
@@ -240,6 +240,10 @@ def test_ids_and_patterns_are_escaped(fleet, folder):
     fleet.add("a:b@c.d_e-f")
     assert ctl("show", "a:b@c.d_e-f", folder=folder).code == 0
     assert fleet.paths()[-1] == "/v1/clients/a%3Ab%40c.d_e-f"
+    for cid in (".", "..", "-", "--help"):
+        fleet.add(cid)
+        assert f"cid         {cid}\n" in ctl("show", "--", cid, folder=folder).out
+        del fleet.clients[cid]
     assert ctl("list", "[!w]*&limit=1", folder=folder).code == 3
     assert "match=%5B%21w%5D%2A%26limit%3D1" in fleet.paths()[-1]
     assert [line.split()[0] for line in ctl("list", "[!wn]*", folder=folder).out.splitlines()] == [
@@ -629,6 +633,7 @@ def test_shutdown_json_ends_with_one_object(fleet, folder):
 def test_shutdown_of_nobody_is_3(fleet, folder):
     result = ctl("shutdown", "nas", "-y", folder=folder)
     assert result == (3, "", "cliserctl: no client that matches is connected\n")
+    assert ctl("shutdown", "nas", "-y", "--hold", "0s", folder=folder).code == 3
     assert orders(fleet) == []
     # Who asks for a hold waits for some to come.
     all_go(fleet)
