@@ -48,7 +48,7 @@ static const struct option_row rows[] = {
     { "connected",    'c', NULL,     take_connected,    LIST,     "list: only who is connected" },
     { "disconnected", 'd', NULL,     take_disconnected, LIST,     "list: only who is not" },
     { "all",          'a', NULL,     take_all,          SHUTDOWN, "shutdown: everybody, as the last wave" },
-    { "wave",         'w', "GLOB,…", take_wave,         SHUTDOWN, "shutdown: one more wave; may be repeated" },
+    { "wave",         'w', "GLOB,...", take_wave,       SHUTDOWN, "shutdown: one more wave; may be repeated" },
     { "grace",        'g', "D",      take_grace,        SHUTDOWN, "shutdown: how long a wave may take (60s)" },
     { "hold",         'H', "D",      take_hold,         SHUTDOWN, "shutdown: late comers too (15m for *, else 0s)" },
     { "dry-run",      'n', NULL,     take_dry_run,      SHUTDOWN, "shutdown: only show who would be told" },
@@ -309,11 +309,9 @@ static void print_options(unsigned commands_shown)
 
         if (!(rows[i].commands & commands_shown))
             continue;
-        /* The ellipsis is three bytes and one column. */
-        const int width = rows[i].argument && strstr(rows[i].argument, "…") ? 22 : 20;
         snprintf(name, sizeof(name), "--%s%s%s", rows[i].name, rows[i].argument ? " " : "",
                  rows[i].argument ? rows[i].argument : "");
-        printf("  -%c, %-*s %s\n", rows[i].letter, width, name, rows[i].help);
+        printf("  -%c, %-20s %s\n", rows[i].letter, name, rows[i].help);
     }
 }
 
@@ -335,7 +333,7 @@ static int take_url(struct ctl_options *options, const char *value, char *messag
     const char *host = strstr(value, "://");
 
     if ((strncmp(value, "http://", 7) != 0 && strncmp(value, "https://", 8) != 0) ||
-        host[3] == '\0' || strpbrk(value, "?# \t\r\n")) {
+        host[3] == '\0' || host[3] == '/' || strpbrk(value, "?# \t\r\n")) {
         snprintf(message, MESSAGE_BYTES,
                  "'%.100s' should be the server's address, such as http://127.0.0.1:3333", value);
         return -1;

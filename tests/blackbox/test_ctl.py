@@ -109,6 +109,11 @@ class Terminal:
         while not re.search(pattern, self.screen()):
             assert self.read() and time.monotonic() < end, f"no {pattern!r} in:\n{self.screen()}"
 
+    def settle(self):
+        """Reads to the end of what is being drawn: the pause between two pictures is longer."""
+        while select.select([self.master], [], [], 0.05)[0]:
+            assert self.read()
+
     def type(self, text):
         os.write(self.master, text.encode())
 
@@ -761,6 +766,7 @@ def test_shutdown_progress_is_redrawn_in_place(fleet, folder, columns):
         seen.wait_for(r"0 of 13 gone, 12 told and still up")
         fleet.wave_ends(1)
         seen.wait_for(r"wave 2 of 2\n\[#{22}\.\.\] 12 of 13 gone, 1 told and still up")
+        seen.settle()
         # However often it was drawn, it is there once.
         for words in ("WAVE ", "running for", r" web-\* ", r" db-\* ", " all "):
             assert len(re.findall(words, seen.screen())) == 1
@@ -788,6 +794,7 @@ def test_shutdown_progress_with_more_waves_than_rows(fleet, folder):
         for number in range(1, 31):
             fleet.wave_ends(number)
         seen.wait_for("wave 31 of 40, shown are 28 to 34")
+        seen.settle()
         block = seen.screen().splitlines()
         assert len(block) < 12
         assert re.search(r"^ +31 +n30 +running", seen.screen(), re.M)

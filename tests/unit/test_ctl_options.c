@@ -138,6 +138,7 @@ static void wrong_lines_are_refused(void **state)
         "status --token-file f",
         "status --url x:1 --token-file f",
         "status --url http:// --token-file f",
+        "status --url http:/// --token-file f",
         "status --url ftp://x --token-file f",
         "status --url http://x/?a --token-file f",
     };
