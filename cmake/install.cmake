@@ -1,7 +1,8 @@
 # Programs, libcliser with its headers, a pkg-config file and a CMake package.
 include(CMakePackageConfigHelpers)
 
-install(TARGETS cliserd cliser-agent cliser-stress RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(TARGETS cliserd cliser-agent cliserctl cliser-stress
+  RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(FILES cliser.ini DESTINATION ${CMAKE_INSTALL_SYSCONFDIR}/cliser)
 
 # The units name the programs where a distribution's package would put them.

@@ -3,6 +3,7 @@
 
 #include "fleet.h"
 #include "tally.h"
+#include "terminal.h"
 #include "text.h"
 
 #include <event2/event.h>
@@ -36,7 +37,7 @@ struct live *live_new(struct event_base *base, const struct live_options *option
     if (!live)
         return NULL;
     live->options = *options;
-    live->colours = live_colours(STDERR_FILENO);
+    live->colours = terminal_colours(STDERR_FILENO);
     live->tick = event_new(base, -1, EV_PERSIST, live_on_tick, live);
     if (!live->tick || event_add(live->tick, &second) != 0) {
         live_free(live);
@@ -53,14 +54,6 @@ void live_free(struct live *live)
         event_free(live->tick);
     fprintf(stderr, "\r%*s\r", LINE_BYTES, "");
     free(live);
-}
-
-bool live_colours(int fd)
-{
-    const char *no_color = getenv("NO_COLOR");
-    const char *term = getenv("TERM");
-
-    return isatty(fd) && !(no_color && no_color[0] != '\0') && term && strcmp(term, "dumb") != 0;
 }
 
 static void live_on_tick(evutil_socket_t fd, short what, void *arg)

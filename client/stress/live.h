@@ -26,7 +26,4 @@ struct live *live_new(struct event_base *base, const struct live_options *option
 /* Takes the line away. NULL is allowed. */
 void live_free(struct live *live);
 
-/* May colours be written to this descriptor? */
-bool live_colours(int fd);
-
 #endif

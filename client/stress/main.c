@@ -14,6 +14,7 @@
 #include "server_usage.h"
 #include "sources.h"
 #include "tally.h"
+#include "terminal.h"
 
 #include <event2/event.h>
 
@@ -312,7 +313,7 @@ static int report_all(struct run *run, const struct fleet_progress *progress, bo
     };
 
     report_print(&report, json_on_stdout ? stderr : stdout,
-                 live_colours(json_on_stdout ? STDERR_FILENO : STDOUT_FILENO));
+                 terminal_colours(json_on_stdout ? STDERR_FILENO : STDOUT_FILENO));
     if (run->json && report_write_json(&report, run->json) < 0) {
         complain("--json: %s: %s", run->options.json_path, strerror(errno));
         return -1;

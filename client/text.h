@@ -1,6 +1,6 @@
 /* Numbers as people read them. Each writes into buf of TEXT_BYTES and returns it. */
-#ifndef STRESS_TEXT_H
-#define STRESS_TEXT_H
+#ifndef CLIENT_TEXT_H
+#define CLIENT_TEXT_H
 
 #include <stdint.h>
 
