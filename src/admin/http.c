@@ -67,7 +67,8 @@ struct exchange {
     bool is_suspended;
     bool has_begun;
     bool is_handled;
-    bool has_nul; /* in its path */
+    bool has_body_length;
+    const char *malformed; /* what its first lines have that cannot be; NULL for nothing */
     bool is_too_large;
     bool is_event_stream;
     size_t body_capacity;
@@ -128,9 +129,11 @@ static void *http_on_uri(void *user, const char *uri, struct MHD_Connection *con
 static enum MHD_Result http_on_request(void *user, struct MHD_Connection *connection,
                                        const char *path, const char *method, const char *version,
                                        const char *upload, size_t *upload_len, void **context);
-static enum MHD_Result begin(struct exchange *exchange, const char *path, const char *method);
+static enum MHD_Result begin(struct exchange *exchange, const char *path, const char *method,
+                             const char *version);
 static enum MHD_Result http_on_header(void *user, enum MHD_ValueKind kind, const char *name,
-                                      const char *value);
+                                      size_t name_len, const char *value, size_t value_len);
+static void check_body_length(struct exchange *exchange, const char *name, const char *value);
 static enum MHD_Result http_on_parameter(void *user, enum MHD_ValueKind kind, const char *name,
                                          const char *value);
 static void take_body(struct exchange *exchange, const char *bytes, size_t len);
@@ -271,7 +274,7 @@ static int start_library(struct endpoint *endpoint)
         MHD_OPTION_LISTEN_SOCKET, endpoint->socket.fd, MHD_OPTION_CONNECTION_LIMIT,
         (unsigned)HTTP_MAX_CONNECTIONS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
         (size_t)CONNECTION_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)SILENCE_S,
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
+        MHD_OPTION_STRICT_FOR_CLIENT, 0, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
         MHD_OPTION_NOTIFY_CONNECTION, http_on_connection, endpoint, MHD_OPTION_URI_LOG_CALLBACK,
         http_on_uri, endpoint, MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, endpoint,
         MHD_OPTION_END);
@@ -482,7 +485,8 @@ static void *http_on_uri(void *user, const char *uri, struct MHD_Connection *con
         return NULL;
     exchange->endpoint = user;
     exchange->connection = connection;
-    exchange->has_nul = strstr(uri, "%00") != NULL;
+    if (strstr(uri, "%00"))
+        exchange->malformed = "there is a NUL in the path";
     exchange->request.scope = &exchange->endpoint->scope;
     exchange->request.resume = resume_request;
     exchange->request.user = exchange;
@@ -497,11 +501,10 @@ static enum MHD_Result http_on_request(void *user, struct MHD_Connection *connec
     struct exchange *exchange = *context;
 
     (void)user;
-    (void)version;
     if (!exchange || !connection_of(connection))
         return MHD_NO;
     if (!exchange->has_begun)
-        return begin(exchange, path, method);
+        return begin(exchange, path, method, version);
     if (*upload_len > 0) {
         take_body(exchange, upload, *upload_len);
         *upload_len = 0;
@@ -510,7 +513,8 @@ static enum MHD_Result http_on_request(void *user, struct MHD_Connection *connec
     return handle(exchange);
 }
 
-static enum MHD_Result begin(struct exchange *exchange, const char *path, const char *method)
+static enum MHD_Result begin(struct exchange *exchange, const char *path, const char *method,
+                             const char *version)
 {
     struct request *request = &exchange->request;
     const char *length = MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND,
@@ -520,11 +524,14 @@ static enum MHD_Result begin(struct exchange *exchange, const char *path, const 
     request->method = method;
     request->path = path;
     request->by = connection_of(exchange->connection)->by;
-    (void)MHD_get_connection_values(exchange->connection, MHD_HEADER_KIND, http_on_header, request);
+    (void)MHD_get_connection_values_n(exchange->connection, MHD_HEADER_KIND, http_on_header,
+                                      exchange);
     (void)MHD_get_connection_values(exchange->connection, MHD_GET_ARGUMENT_KIND, http_on_parameter,
                                     request);
-    if (exchange->has_nul)
-        request_refuse(request, 400, "there is a NUL in the path");
+    if (!request->headers.host && strcmp(version, MHD_HTTP_VERSION_1_1) == 0)
+        exchange->malformed = "there is no Host header";
+    if (exchange->malformed)
+        request_refuse(request, 400, exchange->malformed);
     else if (length && strtoull(length, NULL, 10) > REQUEST_MAX_BODY_BYTES)
         request_refuse(request, 413, "the body is longer than 256 KiB");
     else if (request_begin(request))
@@ -534,9 +541,10 @@ static enum MHD_Result begin(struct exchange *exchange, const char *path, const 
 }
 
 static enum MHD_Result http_on_header(void *user, enum MHD_ValueKind kind, const char *name,
-                                      const char *value)
+                                      size_t name_len, const char *value, size_t value_len)
 {
-    struct request *request = user;
+    struct exchange *exchange = user;
+    struct request *request = &exchange->request;
     const struct {
         const char *name;
         const char **place;
@@ -549,13 +557,33 @@ static enum MHD_Result http_on_header(void *user, enum MHD_ValueKind kind, const
     };
 
     (void)kind;
+    if (!value)
+        value = "";
+    if (strlen(name) != name_len || strlen(value) != value_len)
+        exchange->malformed = "there is a NUL in a header";
+    check_body_length(exchange, name, value);
     for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
         if (strcasecmp(name, wanted[i].name) != 0)
             continue;
         request->headers.repeated |= *wanted[i].place != NULL;
-        *wanted[i].place = value ? value : "";
+        *wanted[i].place = value;
     }
     return MHD_YES;
+}
+
+/* A proxy before us that took another of two lengths would see another end of the request, and so
+ * another request behind it. The library takes the first. */
+static void check_body_length(struct exchange *exchange, const char *name, const char *value)
+{
+    const bool is_encoding = strcasecmp(name, MHD_HTTP_HEADER_TRANSFER_ENCODING) == 0;
+
+    if (!is_encoding && strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) != 0)
+        return;
+    if (exchange->has_body_length)
+        exchange->malformed = "the length of the body is given more than once";
+    if (is_encoding && strcasecmp(value, "chunked") != 0)
+        exchange->malformed = "Transfer-Encoding: should be chunked, or not there";
+    exchange->has_body_length = true;
 }
 
 static enum MHD_Result http_on_parameter(void *user, enum MHD_ValueKind kind, const char *name,
