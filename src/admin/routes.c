@@ -203,7 +203,7 @@ static bool parameters_are_known(struct request *request)
     for (size_t i = 0; i < request->parameter_count; i++) {
         const char *name = i < REQUEST_MAX_PARAMETERS ? request->parameters[i].name : "";
         const size_t len = strlen(name);
-        const char *at = len > 0 ? strstr(known, name) : NULL;
+        const char *at = len > 0 && !strchr(name, ' ') ? strstr(known, name) : NULL;
         const bool is_word = at && (at == known || at[-1] == ' ') && (at[len] == ' ' || !at[len]);
 
         for (size_t j = 0; j < i && is_word; j++) {
