@@ -71,6 +71,8 @@ struct exchange {
     const char *malformed; /* what its first lines have that cannot be; NULL for nothing */
     bool is_too_large;
     bool is_event_stream;
+    bool has_left;      /* an event stream: its reader */
+    struct event *left; /* which the library does not notice while the request is suspended */
     size_t body_capacity;
     uint64_t events_seen;
     uint64_t sent_us; /* an event stream: when it last was sent anything */
@@ -140,6 +142,8 @@ static void take_body(struct exchange *exchange, const char *bytes, size_t len);
 static enum MHD_Result handle(struct exchange *exchange);
 static enum MHD_Result send_answer(struct exchange *exchange);
 static struct MHD_Response *response_of(struct exchange *exchange);
+static struct MHD_Response *begin_event_stream(struct exchange *exchange);
+static void http_on_left(evutil_socket_t fd, short what, void *user);
 static ssize_t http_on_read_stream(void *user, uint64_t position, char *buf, size_t size);
 static ssize_t http_on_read_events(void *user, uint64_t position, char *buf, size_t size);
 static void http_on_completed(void *user, struct MHD_Connection *connection, void **context,
@@ -676,18 +680,39 @@ static struct MHD_Response *response_of(struct exchange *exchange)
     if (answer->stream)
         return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK_BYTES,
                                                  http_on_read_stream, exchange, NULL);
-    if (answer->is_events) {
-        exchange->events_seen = answer->events_seen;
-        exchange->sent_us = clock_monotonic_us();
-        exchange->is_event_stream = true;
-        exchange->endpoint->event_streams++;
-        return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK_BYTES,
-                                                 http_on_read_events, exchange, NULL);
-    }
+    if (answer->is_events)
+        return begin_event_stream(exchange);
     response = MHD_create_response_from_buffer(answer->len, answer->text, MHD_RESPMEM_MUST_FREE);
     if (response)
         answer->text = NULL; /* the response's now */
     return response;
+}
+
+static struct MHD_Response *begin_event_stream(struct exchange *exchange)
+{
+    struct endpoint *endpoint = exchange->endpoint;
+
+    exchange->left = event_new(endpoint->http->base, connection_of(exchange->connection)->fd,
+                               EV_CLOSED, http_on_left, exchange);
+    if (!exchange->left || event_add(exchange->left, NULL) != 0)
+        return NULL;
+    exchange->events_seen = exchange->request.answer.events_seen;
+    exchange->sent_us = clock_monotonic_us();
+    exchange->is_event_stream = true;
+    endpoint->event_streams++;
+    return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK_BYTES,
+                                             http_on_read_events, exchange, NULL);
+}
+
+/* Nothing may happen for long, and its place is wanted. */
+static void http_on_left(evutil_socket_t fd, short what, void *user)
+{
+    struct exchange *exchange = user;
+
+    (void)fd;
+    (void)what;
+    exchange->has_left = true;
+    resume(exchange);
 }
 
 static ssize_t http_on_read_stream(void *user, uint64_t position, char *buf, size_t size)
@@ -718,6 +743,8 @@ static ssize_t http_on_read_events(void *user, uint64_t position, char *buf, siz
     const uint64_t now_us = clock_monotonic_us();
 
     (void)position;
+    if (exchange->has_left)
+        return MHD_CONTENT_READER_END_OF_STREAM;
     if (turn_is_over(exchange->endpoint)) {
         suspend(exchange, QUEUE_TURN);
         return 0;
@@ -753,6 +780,8 @@ static void http_on_completed(void *user, struct MHD_Connection *library_connect
         TAILQ_REMOVE(&exchange->endpoint->queues[exchange->queue], exchange, link);
     if (exchange->is_event_stream)
         exchange->endpoint->event_streams--;
+    if (exchange->left)
+        event_free(exchange->left);
     request_clear(&exchange->request);
     free(exchange->request.body);
     free(exchange);
