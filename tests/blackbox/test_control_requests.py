@@ -249,13 +249,170 @@ def test_whoever_pings_may_leave_before_the_answer(control, server):
             assert asking.answer().status == 200
 
 
+# --- reload -------------------------------------------------------------------------------------
+
+
+def test_reload_says_what_needs_a_restart(control, server):
+    assert control.post("/v1/reload") == (200, {"reloaded": True, "restart_needed": []})
+    server.rewrite_ini({"auth": {"password": "next"}, "keepalive": {"interval": "1h"}})
+    assert control.post("/v1/reload", {}) == (200, {"reloaded": True, "restart_needed": []})
+    assert control.get("/v1/status")[1]["keepalive"]["interval_s"] == 3600
+    with Client(server) as client:
+        assert client.outcome("web-1", "secret") == 410
+    server.rewrite_ini({"server": {"listen": "127.0.0.1:1", "max_clients": 5},
+                        "control": {"socket": "other.sock"}})
+    status, answer = control.post("/v1/reload")
+    assert (status, answer["reloaded"]) == (200, True)
+    assert sorted(answer["restart_needed"]) == ["control.socket", "server.listen"]
+    assert control.get("/v1/status")[1]["max_clients"] == 5
+
+
+def test_reload_of_a_broken_file_has_all_its_errors_and_changes_nothing(control, server):
+    before = control.get("/v1/status")[1]
+    server.rewrite_ini(ini="[server]\nlisten = 127.0.0.1:0\nmax_clients = 5\ncolour = blue\n"
+                           "[auth]\npassword = next\n[keepalive]\ninterval = soon\n")
+    status, answer = control.post("/v1/reload")
+    assert status == 409 and set(answer) == {"error", "errors"}
+    assert len(answer["errors"]) == 2 and answer["error"] in answer["errors"]
+    for line, words in (4, ["colour"]), (8, ["interval", "soon"]):
+        assert any(re.search(rf"cliser\.ini:{line}: ", error) and all(word in error for word in words)
+                   for error in answer["errors"]), answer
+    after = control.get("/v1/status")[1]
+    assert {**after, "uptime_s": 0} == {**before, "uptime_s": 0}
+    with Client(server) as client:
+        assert client.outcome("web-1", "secret") == 140
+    server.ini.unlink()
+    status, answer = control.post("/v1/reload")
+    assert status == 409 and "cliser.ini" in answer["error"]
+
+
+# --- metrics, healthz, readyz -------------------------------------------------------------------
+
+
+def test_metrics_are_what_prometheus_reads_and_move(control, server):
+    answer = control.request("GET", "/metrics")
+    assert answer.status == 200 and answer.header("content-type").startswith("text/plain; version=0.0.4")
+    if shutil.which("promtool"):
+        checked = subprocess.run(["promtool", "check", "metrics"], input=answer.body, capture_output=True)
+        assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+    before = control.metrics()
+    with Client(server).handshake("web-1") as client, control.events():
+        control.get("/v1/nothing")
+        with Client(server) as other:
+            assert other.outcome("web-2", "wrong") == 410
+        after = control.metrics()
+
+        def moved(series):
+            return after[series] - before[series]
+
+        assert moved('cliser_clients{status="connected"}') == 1
+        assert moved('cliser_refusals_total{reason="password"}') == 1
+        assert moved("cliser_connections_accepted_total") == 2
+        assert moved("cliser_event_subscribers") == 1
+        assert moved('cliser_control_requests_total{code="4xx"}') == 1
+        assert moved('cliser_control_requests_total{code="2xx"}') == 2
+        assert after["cliser_ready"] == 1
+        text = control.request("GET", "/metrics").body.decode()
+        assert "web-1" not in text and str(client.port) not in text.replace("\n", " ").split()
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health_of_a_healthy_server(control, path):
+    assert control.get(path) == (200, {"ok": True} if path == "/healthz" else {"ready": True})
+
+
+def test_not_ready_when_max_clients_are_connected(start_server):
+    server = start_server({"server": {"max_clients": 1}})
+    control = Control(server)
+    with Client(server).handshake("web-1"):
+        status, answer = control.get("/readyz")
+        assert (status, answer["ready"]) == (503, False) and "max_clients" in answer["why"]
+        assert control.get("/healthz") == (200, {"ok": True})
+        assert control.get("/v1/status")[1]["ready"] is False
+        assert control.metrics()["cliser_ready"] == 0
+    wait_until(lambda: control.get("/readyz") == (200, {"ready": True}))
+
+
+def test_not_ready_while_the_store_fails(start_server):
+    server = start_server({"keepalive": {"interval": "200ms"}})
+    control = Control(server)
+    with Witness(server) as witness:
+        size = max(path.stat().st_size for path in server.folder.glob("cliser.db*"))
+        old = server.set_limit(resource.RLIMIT_FSIZE, size)
+        with Client(server) as client:
+            assert client.outcome("web-1") == 451
+        status, answer = control.get("/readyz")
+        assert (status, answer["ready"]) == (503, False) and "registry" in answer["why"]
+        status, answer = control.get("/v1/status")
+        assert (answer["ready"], answer["store"]) == (False, {"kind": "sqlite", "healthy": False})
+        assert control.get("/healthz") == (200, {"ok": True})
+        refused(control.get("/v1/clients/web-1"), 404)
+        witness.check(max_gap=1.0)
+        server.set_limit(resource.RLIMIT_FSIZE, old)
+        wait_until(lambda: control.get("/readyz") == (200, {"ready": True}), 10)
+
+
+def test_not_ready_while_draining(start_server):
+    server = start_server({"server": {"drain": "30s"}})
+    control = Control(server)
+    with Swarm(server) as swarm:
+        swarm.add_all(f"web-{n}" for n in range(20))
+        swarm.settle()
+        server.signal(signal.SIGQUIT)
+        server.wait_log(r"\bdraining\b")
+        status, answer = control.get("/readyz")
+        assert (status, answer["ready"]) == (503, False) and "stopping" in answer["why"]
+        assert control.get("/v1/status")[1]["ready"] is False
+        assert control.get("/healthz")[0] == 200
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+
+
+# --- shutdown orders that are none --------------------------------------------------------------
+
+ORDERS = [
+    (None, ["JSON"]), (b"", ["JSON"]), (b"{", ["JSON"]), (b"[]", ["object"]), (b"null", []),
+    (b'"waves"', []), (b"{}", ["waves"]), (b'{"waves":[["a"]]}x', ["JSON"]),
+    (b'{"waves":[["a"]],"waves":[["b"]]}', ["waves"]), (b'{"waves":[["a\xff"]]}', ["JSON"]),
+    (b'{"waves":[["a\\u0000b"]]}', []), (b"[" * 100000, []), (b'{"waves":' * 5000, []),
+    ({"waves": []}, ["waves"]), ({"waves": [[]]}, ["waves[0]"]), ({"waves": ["a"]}, ["waves[0]"]),
+    ({"waves": {"a": 1}}, ["waves"]), ({"waves": [["a"], [1]]}, ["waves[1][0]"]),
+    ({"waves": [["a", None]]}, ["waves[0][1]"]), ({"waves": [["a", ""]]}, ["waves[0][1]"]),
+    ({"waves": [["a b"]]}, ["waves[0][0]"]), ({"waves": [["a,b"]]}, ["waves[0][0]"]),
+    ({"waves": [["x" * 65]]}, ["waves[0][0]"]), ({"waves": [["*" * 129]]}, ["waves[0][0]"]),
+    ({"waves": [["a"]] * 65}, ["64"]), ({"waves": [["*"] * 257]}, ["256"]),
+    ({"waves": [["a"]], "colour": "blue"}, ["colour", "grace"]),
+    ({"waves": [["a"]], "Grace": "1s"}, ["Grace"]), ({"waves": [["a"]], "grace": 60}, ["grace"]),
+    ({"waves": [["a"]], "grace": "60"}, ["grace"]), ({"waves": [["a"]], "grace": "-1s"}, ["grace"]),
+    ({"waves": [["a"]], "grace": "2d"}, ["grace", "1d"]), ({"waves": [["a"]], "hold": "31d"}, ["hold", "30d"]),
+    ({"waves": [["a"]], "hold": ["1s"]}, ["hold"]), ({"waves": [["a"]], "dry_run": "no"}, ["dry_run"]),
+    ({"waves": [["a"]], "dry_run": 0}, ["dry_run"]), ({"waves": [["a"]], "dry_run": None}, ["dry_run"]),
+]
+
+
+def test_order_that_makes_no_sense_is_400_and_tells_nobody(control, server):
+    with Client(server).handshake("a") as client:
+        for body, words in ORDERS:
+            answer = control.request("POST", "/v1/shutdown", body)
+            assert answer.status == 400, (body, answer.body)
+            for word in words:
+                assert word in answer.json["error"], (body, answer.json)
+        client.expect_silence(0.05)
+        assert control.get("/v1/shutdown") == (200, {"state": "none"})
+        refused(control.delete("/v1/shutdown"), 404)
+        assert control.get("/v1/shutdown/targets") == (200, {"targets": [], "next": None})
+        for query in ("state=up", "state=", "wave=0", "wave=65", "wave=x", "limit=0", "status=connected",
+                      "match=*", "wave=1&wave=1"):
+            refused(control.get(f"/v1/shutdown/targets?{query}"), 400)
+
+
 # --- the contract's own times, all at once ------------------------------------------------------
 
 
 def test_what_the_contract_lets_wait(start_server):
     """
-    5 s for a ping, 10 s for a request to be there, 15 s for a comment in a stream: at the same time,
-    and the clients go on being asked meanwhile.
+    5 s for a ping, 10 s for a request to be there, 15 s for a comment in a stream, 30 s for a reader
+    that takes nothing: at the same time, and the clients go on being asked meanwhile.
     """
     server = start_server({"keepalive": {"interval": "200ms", "require_reply": "no"}})
     quiet = start_server()
@@ -302,12 +459,22 @@ def test_what_the_contract_lets_wait(start_server):
             assert len(stream.comments) == 2, "one as it began, and one after 15 s"
             assert 14.9 <= stream.comments[1] - began <= 16 + limit(0.5)
 
+    def stream_that_nobody_reads():
+        for number in range(2):
+            connect_once(server, [f"many-{number}-{n}" for n in range(1000)])
+        with control.events(last_id=0, rcvbuf=4096):
+            began = time.monotonic()
+            assert control.metrics()["cliser_event_subscribers"] == 1
+            wait_until(lambda: control.metrics()["cliser_event_subscribers"] == 0, 30 + limit(5))
+            assert 29 <= time.monotonic() - began <= 32 + limit(1)
+
     line = b"POST /v1/clients/silent/disconnect HTTP/1.1\r\nHost: localhost\r\n"
     with Client(quiet).handshake("sloppy") as sloppy, Client(server).handshake("silent"), \
             Witness(server) as witness, concurrent.futures.ThreadPoolExecutor(20) as pool:
         jobs = [pool.submit(ping_that_nobody_answers) for _ in range(3)]
         jobs += [pool.submit(pings_that_are_answered_once, sloppy),
-                 pool.submit(stream_in_which_nothing_happens)]
+                 pool.submit(stream_in_which_nothing_happens),
+                 pool.submit(stream_that_nobody_reads)]
         jobs += [pool.submit(request_that_is_never_whole, *arguments) for arguments in (
             (b"",), (b"GET",), (line,), (line, b"X"), (b"GET /v1/status HTTP/1.1\r\nX: ", b"x"),
             (line + b"Content-Length: 1000\r\n\r\n", b" "),
