@@ -92,7 +92,7 @@ struct endpoint {
     unsigned connections;
     unsigned event_streams;
     uint64_t run_us; /* when the run began that goes on */
-    bool must_run;   /* somebody was resumed, of which the library's descriptor says nothing */
+    bool must_run;   /* of what there is to do the library's descriptor says nothing */
 };
 
 enum { ENDPOINT_SOCKET, ENDPOINT_PORT, ENDPOINT_COUNT };
@@ -416,6 +416,8 @@ static void http_on_connection(void *user, struct MHD_Connection *library_connec
 
     if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
         endpoint->connections--;
+        /* When it was full, only another run of the library accepts again. */
+        endpoint->must_run = true;
         if (connection)
             set_idle(connection, false);
         free(connection);
