@@ -667,6 +667,9 @@ static enum MHD_Result send_answer(struct exchange *exchange)
     (void)MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
     if (answer->allow[0] != '\0')
         (void)MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, answer->allow);
+    /* The library would end the chunks that a HEAD does not get. */
+    if (answer->len == 0 && strcmp(exchange->request.method, MHD_HTTP_METHOD_HEAD) == 0)
+        (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
     if (status == MHD_HTTP_UNAUTHORIZED)
         (void)MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
     const enum MHD_Result result = MHD_queue_response(exchange->connection, status, response);
