@@ -134,7 +134,7 @@ static enum MHD_Result http_on_request(void *user, struct MHD_Connection *connec
 static enum MHD_Result begin(struct exchange *exchange, const char *path, const char *method,
                              const char *version);
 static enum MHD_Result http_on_header(void *user, enum MHD_ValueKind kind, const char *name,
-                                      size_t name_len, const char *value, size_t value_len);
+                                      const char *value);
 static void check_body_length(struct exchange *exchange, const char *name, const char *value);
 static enum MHD_Result http_on_parameter(void *user, enum MHD_ValueKind kind, const char *name,
                                          const char *value);
@@ -530,8 +530,8 @@ static enum MHD_Result begin(struct exchange *exchange, const char *path, const 
     request->method = method;
     request->path = path;
     request->by = connection_of(exchange->connection)->by;
-    (void)MHD_get_connection_values_n(exchange->connection, MHD_HEADER_KIND, http_on_header,
-                                      exchange);
+    (void)MHD_get_connection_values(exchange->connection, MHD_HEADER_KIND, http_on_header,
+                                    exchange);
     (void)MHD_get_connection_values(exchange->connection, MHD_GET_ARGUMENT_KIND, http_on_parameter,
                                     request);
     if (!request->headers.host && strcmp(version, MHD_HTTP_VERSION_1_1) == 0)
@@ -547,7 +547,7 @@ static enum MHD_Result begin(struct exchange *exchange, const char *path, const 
 }
 
 static enum MHD_Result http_on_header(void *user, enum MHD_ValueKind kind, const char *name,
-                                      size_t name_len, const char *value, size_t value_len)
+                                      const char *value)
 {
     struct exchange *exchange = user;
     struct request *request = &exchange->request;
@@ -565,8 +565,6 @@ static enum MHD_Result http_on_header(void *user, enum MHD_ValueKind kind, const
     (void)kind;
     if (!value)
         value = "";
-    if (strlen(name) != name_len || strlen(value) != value_len)
-        exchange->malformed = "there is a NUL in a header";
     check_body_length(exchange, name, value);
     for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
         if (strcasecmp(name, wanted[i].name) != 0)
