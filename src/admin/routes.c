@@ -142,6 +142,7 @@ static bool find_route(struct request *request)
             continue;
         if (strcmp(is_head ? "GET" : request->method, routes[i].method) == 0) {
             request->route = &routes[i];
+            allow[0] = '\0';
             return true;
         }
         len += (size_t)snprintf(allow + len, size - len, "%s%s", len > 0 ? ", " : "",
