@@ -94,6 +94,7 @@ const size_t config_rows = sizeof(config_table) / sizeof(config_table[0]);
 
 static void check_listen(const struct config *config, struct settings_report *report);
 static void check_passwords(const struct config *config, struct settings_report *report);
+static bool can_be_sent(const char *token);
 static void check_password(const char *password, unsigned line, struct settings_report *report);
 static unsigned shipped_password_line(const struct settings_list *passwords);
 static void read_password_files(struct config *config, struct settings_report *report);
@@ -245,6 +246,23 @@ static void check_control(struct config *config, struct settings_report *report)
     if (!config->control_token)
         settings_report_add(report, settings_line(report, "control", "token_file"),
                             "token_file: %s", message);
+    else if (!can_be_sent(config->control_token))
+        settings_report_add(report, settings_line(report, "control", "token_file"),
+                            "token_file: the first line of %s should have 1 to %d printable "
+                            "characters, without blanks at its ends",
+                            config->control_token_file, PROTO_MAX_PASSWORD_BYTES);
+}
+
+/* What no request can have in its header would keep everybody out. */
+static bool can_be_sent(const char *token)
+{
+    const size_t len = strlen(token);
+
+    for (size_t i = 0; i < len; i++) {
+        if (token[i] < ' ' || token[i] > '~')
+            return false;
+    }
+    return len > 0 && len <= PROTO_MAX_PASSWORD_BYTES && token[0] != ' ' && token[len - 1] != ' ';
 }
 
 static void check_passwords(const struct config *config, struct settings_report *report)
