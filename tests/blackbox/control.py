@@ -52,6 +52,7 @@ class Answer:
         """What is true of every answer. Returns it."""
         cors = [name for name, _ in self.headers if name.startswith("access-control-")]
         assert not cors, f"no web page elsewhere shall read anything: {cors}"
+        assert (self.header("allow") is not None) == (self.status == 405)
         if self.header("content-type") == "application/json" and self.body:
             content = self.json
             if self.status >= 400 and "ready" not in content:
@@ -65,8 +66,9 @@ class Raw:
 
     def __init__(self, control, timeout=5.0):
         self.sock = socket.socket(control.family, socket.SOCK_STREAM)
-        self.sock.settimeout(limit(timeout))
+        # Without a timeout, which would make it fail at once where a unix socket's queue is full.
         self.sock.connect(control.address)
+        self.sock.settimeout(limit(timeout))
         self.control = control
         self.buffer = b""
 
