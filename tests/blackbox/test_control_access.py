@@ -1,10 +1,10 @@
 """Who may ask: the token, Host and Origin over TCP, the mode of the unix socket; and what is wrong
 with [control] in a configuration. Whatever is refused changes nothing."""
 
-import os
 import re
 import socket
 import stat
+import subprocess
 
 import pytest
 
@@ -14,7 +14,8 @@ from harness import Client, ini_text, merged, needs_root, run, wait_until
 PATHS = ["/v1/status", "/v1/clients", "/v1/clients/web-1", "/v1/shutdown", "/v1/shutdown/targets",
          "/v1/events", "/metrics"]
 CHANGES = [("DELETE", "/v1/clients/gone", None), ("POST", "/v1/clients/web-1/disconnect", b""),
-           ("POST", "/v1/clients/web-1/ping", b""), ("POST", "/v1/reload", b""), ("DELETE", "/v1/shutdown", None),
+           ("POST", "/v1/clients/web-1/ping", b""), ("POST", "/v1/reload", b""),
+           ("DELETE", "/v1/shutdown", None),
            ("POST", "/v1/shutdown", b'{"waves":[["*"]]}'),
            ("POST", "/v1/shutdown", b'{"waves":[["*"]],"dry_run":true}')]
 JSON = "Content-Type: application/json"
@@ -62,15 +63,22 @@ def refused_everywhere(control, status, headers, paths=PATHS):
 
 
 @pytest.mark.parametrize("header", [
-    None, "Authorization:", "Authorization: Bearer", "Authorization: Bearer ", f"Authorization: {TOKEN}",
-    f"Authorization: Basic {TOKEN}", f"Authorization: Bearer{TOKEN}", f"Authorization: Bearer {TOKEN}x",
-    f"Authorization: Bearer {TOKEN[:-1]}", f"Authorization: Bearer  {TOKEN}", f"Authorization: Bearer {TOKEN.upper()}",
-    f"Authorization: Bearer x, Bearer {TOKEN}", f"Authorization: Bearer \"{TOKEN}\"", "Authorization: Bearer secret",
-    f"Authorization: Bearer {TOKEN}, {TOKEN}", "Authorization: Bearer " + "x" * 5000, f"X-Authorization: Bearer {TOKEN}",
-    f"Cookie: token={TOKEN}", f"Proxy-Authorization: Bearer {TOKEN}", "Authorization: Bearer \xff\xfe"])
+    None, "Authorization:", "Authorization: Bearer", "Authorization: Bearer ",
+    f"Authorization: {TOKEN}",
+    f"Authorization: Basic {TOKEN}", f"Authorization: Bearer{TOKEN}",
+    f"Authorization: Bearer {TOKEN}x",
+    f"Authorization: Bearer {TOKEN[:-1]}", f"Authorization: Bearer  {TOKEN}",
+    f"Authorization: Bearer {TOKEN.upper()}",
+    f"Authorization: Bearer x, Bearer {TOKEN}", f"Authorization: Bearer \"{TOKEN}\"",
+    "Authorization: Bearer secret",
+    f"Authorization: Bearer {TOKEN}, {TOKEN}", "Authorization: Bearer " + "x" * 5000,
+    f"X-Authorization: Bearer {TOKEN}",
+    f"Cookie: token={TOKEN}", f"Proxy-Authorization: Bearer {TOKEN}",
+    "Authorization: Bearer \xff\xfe"])
 def test_whoever_has_not_the_token_gets_401(site, header):
     answer = refused_everywhere(site, 401, [f"Host: {site.host}", *([header] if header else [])])
-    assert answer.header("www-authenticate").startswith("Bearer") and "token" in answer.json["error"].lower()
+    assert answer.header("www-authenticate").startswith("Bearer")
+    assert "token" in answer.json["error"].lower()
     assert TOKEN not in answer.json["error"]
 
 
@@ -90,7 +98,8 @@ def test_nul_helps_nobody(site, header):
 
 def test_whoever_has_the_token_may_ask(site):
     for scheme in ("Bearer", "bearer", "BEARER"):
-        assert ask(site, "GET", "/v1/status", [f"Host: {site.host}", f"authorization: {scheme} {TOKEN}"]).status == 200
+        assert ask(site, "GET", "/v1/status", [f"Host: {site.host}",
+                                               f"authorization: {scheme} {TOKEN}"]).status == 200
     assert site.get("/v1/clients/web-1")[1]["cid"] == "web-1"
     assert site.post("/v1/shutdown", {"waves": [["*"]], "dry_run": True})[1]["count"] == 1
     assert site.metrics()["cliser_ready"] == 1
@@ -120,10 +129,12 @@ def test_no_answer_lets_another_page_read_it(site):
     for headers in ([], [f"Authorization: Bearer {TOKEN}"]):
         for path in ("/v1/status", "/healthz", "/v1/shutdown", "/nothing", "*"):
             answer = ask(site, "OPTIONS", path, [
-                f"Host: {site.host}", "Origin: http://evil.example", "Access-Control-Request-Method: DELETE",
+                f"Host: {site.host}", "Origin: http://evil.example",
+                "Access-Control-Request-Method: DELETE",
                 "Access-Control-Request-Headers: authorization", *headers])
             assert answer.status in (401, 403, 404, 405)
-            answer = ask(site, "GET", path, [f"Host: {site.host}", f"Origin: http://{site.host}", *headers])
+            answer = ask(site, "GET", path, [f"Host: {site.host}", f"Origin: http://{site.host}",
+                                             *headers])
             assert answer.header("x-content-type-options") == "nosniff"
 
 
@@ -161,16 +172,23 @@ RIGHT = f"Authorization: Bearer {TOKEN}"
 
 def test_own_names_are_taken(site):
     for host in ("localhost", "127.0.0.1", "[::1]", "LOCALHOST", "LocalHost"):
-        assert ask(site, "GET", "/v1/status", [RIGHT, f"Host: {host}:{site.port}"]).status == 200, host
+        assert ask(site, "GET", "/v1/status", [RIGHT,
+                                               f"Host: {host}:{site.port}"]).status == 200, host
         assert ask(site, "GET", "/healthz", [f"Host: {host}:{site.port}"]).status == 200, host
-        assert ask(site, "GET", "/v1/status", [RIGHT, f"Host: {site.host}", f"Origin: http://{host}:{site.port}"]).status == 200
+        assert ask(site, "GET", "/v1/status", [RIGHT, f"Host: {site.host}",
+                                               f"Origin: http://{host}:{site.port}"]).status == 200
 
 
-FOREIGN = ["evil.example", "evil.example:{port}", "localhost", "127.0.0.1", "[::1]", "localhost:{other}", "localhost:",
-           "127.0.0.1:{other}", "localhost.evil.example:{port}", "evil.localhost:{port}", "127.0.0.2:{port}", "0.0.0.0:{port}",
-           "127.0.0.1.evil.example:{port}", "127.0.0.1@evil.example:{port}", "user@localhost:{port}", "2130706433:{port}",
-           "localhost:{port}:{port}", "localhost:0{port}", "localhost:{port}/", "localhost:{port},evil.example", "::1:{port}",
-           "http://localhost:{port}", "[::1]:{port}x", "localhost\t:{port}", ".", ":{port}", "unix:/x:{port}", "x" * 5000, "evil.example\0localhost:{port}"]
+FOREIGN = ["evil.example", "evil.example:{port}", "localhost", "127.0.0.1", "[::1]",
+           "localhost:{other}", "localhost:",
+           "127.0.0.1:{other}", "localhost.evil.example:{port}", "evil.localhost:{port}",
+           "127.0.0.2:{port}", "0.0.0.0:{port}",
+           "127.0.0.1.evil.example:{port}", "127.0.0.1@evil.example:{port}",
+           "user@localhost:{port}", "2130706433:{port}",
+           "localhost:{port}:{port}", "localhost:0{port}", "localhost:{port}/",
+           "localhost:{port},evil.example", "::1:{port}",
+           "http://localhost:{port}", "[::1]:{port}x", "localhost\t:{port}", ".", ":{port}",
+           "unix:/x:{port}", "x" * 5000, "evil.example\0localhost:{port}"]
 
 
 @pytest.mark.parametrize("host", FOREIGN, ids=range(len(FOREIGN)))
@@ -181,7 +199,8 @@ def test_foreign_host_is_403(site, host):
         assert ask(site, "GET", path, [f"Host: {host}"]).status == 403
 
 
-@pytest.mark.parametrize("headers", [[], ["Host: localhost:{port}"] * 2, ["Host: localhost:{port}", "Host: evil.example"],
+@pytest.mark.parametrize("headers", [[], ["Host: localhost:{port}"] * 2, ["Host: localhost:{port}",
+    "Host: evil.example"],
                                      ["Host: evil.example", "host: localhost:{port}"]],
                          ids=["none", "twice", "foreign-second", "foreign-first"])
 def test_no_host_or_two_are_400(site, headers):
@@ -196,9 +215,12 @@ def test_http_1_0_needs_a_host_as_well(site):
 
 
 @pytest.mark.parametrize("origin", [
-    "null", "", "http://evil.example", "http://evil.example:{port}", "https://localhost:{port}", "localhost:{port}",
-    "http://localhost", "http://localhost:{other}", "http://localhost:{port}/", "http://localhost:{port}.evil.example",
-    "file://", "http://", "HTTP://localhost:{port}", "chrome-extension://x", "http://user@localhost:{port}"])
+    "null", "", "http://evil.example", "http://evil.example:{port}", "https://localhost:{port}",
+    "localhost:{port}",
+    "http://localhost", "http://localhost:{other}", "http://localhost:{port}/",
+    "http://localhost:{port}.evil.example",
+    "file://", "http://", "HTTP://localhost:{port}", "chrome-extension://x",
+    "http://user@localhost:{port}"])
 def test_foreign_origin_is_403(site, origin):
     origin = origin.format(port=site.port, other=site.port + 1)
     headers = [f"Host: {site.host}", f"Origin: {origin}"]
@@ -207,31 +229,40 @@ def test_foreign_origin_is_403(site, origin):
 
 
 def test_two_origins_are_400(site):
-    refused_everywhere(site, 400, [RIGHT, f"Host: {site.host}", f"Origin: http://{site.host}", "Origin: http://evil.example"])
+    refused_everywhere(site, 400, [RIGHT, f"Host: {site.host}", f"Origin: http://{site.host}",
+                                   "Origin: http://evil.example"])
 
 
-@pytest.mark.parametrize("listen,name", [("0.0.0.0:0", "127.0.0.1"), ("[::]:0", "::1"), ("[::1]:0", "::1")])
-def test_where_it_listens_on_all_addresses_any_number_is_taken_and_no_name(start_server, folder, listen, name):
+@pytest.mark.parametrize("listen,name", [("0.0.0.0:0", "127.0.0.1"), ("[::]:0", "::1"), ("[::1]:0",
+    "::1")])
+def test_where_it_listens_on_all_addresses_any_number_is_taken_and_no_name(start_server, folder,
+    listen, name):
     server = start_server(http_config(folder, http=listen))
     control = Control(server, tcp=True)
     control.address = (name, control.port)
     own = ["localhost", "127.0.0.1", "[::1]"]
     others = ["192.0.2.7", "[2001:db8::1]", "10.1.2.3"]
+    def status(host):
+        return ask(control, "GET", "/v1/status", [RIGHT, f"Host: {host}"]).status
+
     for host in own + others:
         expected = 200 if host in own or listen != "[::1]:0" else 403
-        assert ask(control, "GET", "/v1/status", [RIGHT, f"Host: {host}:{control.port}"]).status == expected, host
-        assert ask(control, "GET", "/v1/status", [RIGHT, f"Host: {host}"]).status == 403, host
+        assert status(f"{host}:{control.port}") == expected, host
+        assert status(host) == 403, host
     for host in ("evil.example", "unix:/x", "localhost.", "10.1.2", "[::1", "1"):
-        assert ask(control, "GET", "/v1/status", [RIGHT, f"Host: {host}:{control.port}"]).status == 403, host
+        assert status(f"{host}:{control.port}") == 403, host
 
 
 # --- Content-Type -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("types,status", [
-    ([], 415), (["text/plain"], 415), (["application/x-www-form-urlencoded"], 415), (["multipart/form-data"], 415),
-    (["application/jsonx"], 415), (["application"], 415), ([""], 415), (["text/plain; application/json"], 415),
-    (["application/json-patch+json"], 415), (["application/json", "text/plain"], 400), (["application/json"] * 2, 400)])
+    ([], 415), (["text/plain"], 415), (["application/x-www-form-urlencoded"], 415),
+    (["multipart/form-data"], 415),
+    (["application/jsonx"], 415), (["application"], 415), ([""], 415),
+    (["text/plain; application/json"], 415),
+    (["application/json-patch+json"], 415), (["application/json", "text/plain"], 400),
+    (["application/json"] * 2, 400)])
 def test_change_without_json_is_refused(site, types, status):
     headers = [f"Content-Type: {value}" for value in types]
     for method, path, body in CHANGES:
@@ -240,7 +271,8 @@ def test_change_without_json_is_refused(site, types, status):
         assert status == 400 or "application/json" in answer.json["error"]
 
 
-@pytest.mark.parametrize("value", ["application/json", "Application/JSON", "application/json; charset=utf-8",
+@pytest.mark.parametrize("value", ["application/json", "Application/JSON",
+                                   "application/json; charset=utf-8",
                                    "application/json;charset=UTF-8"])
 def test_change_with_json_is_done(start_server, folder, value):
     control = Control(start_server(http_config(folder)), tcp=True)
@@ -253,7 +285,8 @@ def test_change_with_json_is_done(start_server, folder, value):
 def test_socket_asks_for_none_of_all_this(start_server, folder):
     control = Control(start_server(http_config(folder)))
     for headers in (["Host: evil.example"], ["Host: x", "Origin: http://evil.example"],
-                    ["Host: x", "Authorization: Bearer wrong"], ["Host: x", "Content-Type: text/plain"]):
+                    ["Host: x", "Authorization: Bearer wrong"],
+                    ["Host: x", "Content-Type: text/plain"]):
         assert ask(control, "POST", "/v1/reload", headers, b"").status == 200
         assert ask(control, "GET", "/metrics", headers).status == 200
 
@@ -279,14 +312,10 @@ def test_umask_does_not_change_who_may_open_it(start_server):
 
 @needs_root
 def test_other_users_may_not_open_it(server):
-    asked = run_python_as(65534, f"import socket; socket.socket(socket.AF_UNIX).connect('{server.folder}/cliser.sock')")
-    assert "PermissionError" in asked
-
-
-def run_python_as(user, code):
-    import subprocess
-    return subprocess.run(["/usr/bin/python3", "-c", code], user=user, group=user, extra_groups=[],
-                          capture_output=True, text=True).stderr
+    code = f"import socket; socket.socket(socket.AF_UNIX).connect('{server.folder}/cliser.sock')"
+    asked = subprocess.run(["/usr/bin/python3", "-c", code], user=65534, group=65534,
+                           extra_groups=[], capture_output=True, text=True)
+    assert "PermissionError" in asked.stderr
 
 
 @needs_root
@@ -326,7 +355,8 @@ def test_port_that_is_in_use_is_exit_1_with_the_address(bin_dir, folder):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        result = run("test.ini", folder=folder, ini=ini_text(merged(http_config(folder, http=address))))
+        result = run("test.ini", folder=folder, ini=ini_text(merged(http_config(folder,
+            http=address))))
     assert result.returncode == 1
     assert re.search(rf"^cliserd: .*{re.escape(address)}", result.stderr, re.M), result.stderr
     assert "ready:" not in result.stderr and not (folder / "cliser.sock").exists()
@@ -340,14 +370,19 @@ WRONG = {
     "http-is-a-port": ({"http": "3333", "token_file": "token"}, "http", "3333"),
     "http-is-a-name": ({"http": "localhost:3333", "token_file": "token"}, "http", "localhost"),
     "http-is-a-path": ({"http": "unix:/tmp/x", "token_file": "token"}, "http", "unix"),
-    "http-of-a-port-too-high": ({"http": "127.0.0.1:65536", "token_file": "token"}, "http", "65536"),
-    "missing-token-file": ({"http": "127.0.0.1:0", "token_file": "nowhere"}, "token_file", "nowhere"),
+    "http-of-a-port-too-high": ({"http": "127.0.0.1:65536", "token_file": "token"}, "http",
+                                "65536"),
+    "missing-token-file": ({"http": "127.0.0.1:0", "token_file": "nowhere"}, "token_file",
+                           "nowhere"),
     "empty-token-file": ({"http": "127.0.0.1:0", "token_file": "empty"}, "token_file", "empty"),
-    "folder-for-a-token-file": ({"http": "127.0.0.1:0", "token_file": "."}, "token_file", "token_file"),
+    "folder-for-a-token-file": ({"http": "127.0.0.1:0", "token_file": "."}, "token_file",
+                                "token_file"),
     "token-of-a-megabyte": ({"http": "127.0.0.1:0", "token_file": "huge"}, "token_file", "huge"),
     "token-of-129-bytes": ({"http": "127.0.0.1:0", "token_file": "long"}, "token_file", "128"),
-    "token-with-a-blank-behind-it": ({"http": "127.0.0.1:0", "token_file": "blank"}, "token_file", "blank"),
-    "token-of-no-ascii": ({"http": "127.0.0.1:0", "token_file": "latin"}, "token_file", "printable"),
+    "token-with-a-blank-behind-it": ({"http": "127.0.0.1:0", "token_file": "blank"}, "token_file",
+                                     "blank"),
+    "token-of-no-ascii": ({"http": "127.0.0.1:0", "token_file": "latin"}, "token_file",
+                          "printable"),
     "token-file-without-http": ({"token_file": "nowhere"}, "token_file", "nowhere"),
     "socket-path-too-long": ({"socket": "x" * 150}, "socket", "socket"),
 }
@@ -363,8 +398,10 @@ def test_wrong_control_section_is_exit_2_at_its_line(bin_dir, folder, control, k
     (folder / "blank").write_text("secret \n")
     (folder / "latin").write_bytes(b"secret\xe9\n")
     text = ini_text(merged({"control": control}))
-    line = next(number for number, line in enumerate(text.splitlines(), 1) if line.startswith(f"{key} ="))
+    line = next(number for number, line in enumerate(text.splitlines(), 1)
+                if line.startswith(f"{key} ="))
     result = run(*options, "test.ini", folder=folder, ini=text)
     assert result.returncode == 2, result.stderr
-    assert re.search(rf"^cliserd: test\.ini:{line}: .*{re.escape(word)}", result.stderr, re.M), result.stderr
+    assert re.search(rf"^cliserd: test\.ini:{line}: .*{re.escape(word)}", result.stderr,
+                     re.M), result.stderr
     assert "secret" not in result.stderr and not (folder / "cliser.sock").exists()

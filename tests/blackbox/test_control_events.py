@@ -1,15 +1,14 @@
 """GET /v1/events: what is told, to whom, and what becomes of those who do not listen."""
 
 import contextlib
-import os
 import signal
 import socket
 import time
 
 import pytest
 
-from control import Control, EventStream, RefusedStream, http_config
-from harness import (ASK_PASSWORD, Client, Swarm, Witness, limit, sanitized, wait_until)
+from control import Control, RefusedStream, http_config
+from harness import (ASK_PASSWORD, Client, Swarm, Witness, sanitized, wait_until)
 
 KEPT = 4096
 STREAMS = 32
@@ -41,11 +40,13 @@ def test_coming_and_going_is_told(control, server):
     with control.events() as stream:
         began = time.time()
         with Client(server).handshake("web-1") as client:
-            event = stream.expect("connected", cid="web-1", sid=1, cip="127.0.0.1", cport=client.port)
+            event = stream.expect("connected", cid="web-1", sid=1, cip="127.0.0.1",
+                                  cport=client.port)
             assert set(event.data) == {"time", "cid", "sid", "cip", "cport"}
             assert began - 0.01 <= event.data["time"] <= time.time() + 0.01
             port = client.port
-        event = stream.expect("disconnected", cid="web-1", sid=1, cip="127.0.0.1", cport=port, reason="left")
+        event = stream.expect("disconnected", cid="web-1", sid=1, cip="127.0.0.1", cport=port,
+                              reason="left")
         assert set(event.data) == {"time", "cid", "sid", "cip", "cport", "reason"}
         with Client(server).handshake("web-1") as client:
             first = stream.expect("connected", cid="web-1", sid=1, cport=client.port)
@@ -56,7 +57,8 @@ def test_coming_and_going_is_told(control, server):
 
 def test_refusals_are_told(control, server):
     def refusal(cid, reason, code, port):
-        event = stream.expect("refused", cid=cid, reason=reason, code=code, cip="127.0.0.1", cport=port)
+        event = stream.expect("refused", cid=cid, reason=reason, code=code, cip="127.0.0.1",
+                              cport=port)
         assert set(event.data) == {"time", "cid", "cip", "cport", "reason", "code"}
 
     with control.events() as stream:
@@ -72,7 +74,7 @@ def test_refusals_are_told(control, server):
         with Client(server) as client:
             client.expect(ASK_PASSWORD)
             client.close()
-        event = stream.expect("refused", cid=None, reason="left", code=None)
+        stream.expect("refused", cid=None, reason="left", code=None)
         server.reload({"registry": {"duplicate_id": "reject"}})
         with Client(server).handshake("web-1"), Client(server) as second:
             stream.expect("connected", cid="web-1")
@@ -83,10 +85,12 @@ def test_refusals_are_told(control, server):
 def test_what_an_order_does_is_told(control, server):
     with control.events() as stream, Client(server).handshake("web-1") as client:
         stream.expect("connected", cid="web-1")
-        status, order = control.post("/v1/shutdown", {"waves": [["nobody"], ["web-1"]], "hold": "10m"})
+        status, order = control.post("/v1/shutdown",
+                                     {"waves": [["nobody"], ["web-1"]], "hold": "10m"})
         assert status == 202
         number = order["id"]
-        for what, wave in (("started", None), ("wave_started", 1), ("wave_ended", 1), ("wave_started", 2)):
+        for what, wave in (("started", None), ("wave_started", 1), ("wave_ended", 1),
+                           ("wave_started", 2)):
             event = stream.expect("shutdown", order=number, what=what, wave=wave)
             assert set(event.data) == {"time", "order", "what"} | ({"wave"} if wave else set())
         event = stream.expect("shutdown", order=number, what="told", wave=2, cid="web-1")
@@ -117,7 +121,8 @@ def test_ids_count_and_each_stream_begins_with_what_happens_next(control, server
             heard += [first.next(), first.next()]
             also = [second.next(), second.next()]
     assert [event.id for event in heard] == list(range(heard[0].id, heard[0].id + 4))
-    assert [(event.id, event.data) for event in also] == [(event.id, event.data) for event in heard[2:]]
+    assert [(event.id, event.data) for event in also] == [(event.id, event.data)
+                                                          for event in heard[2:]]
 
 
 # --- going on -----------------------------------------------------------------------------------
@@ -149,22 +154,19 @@ def test_last_event_id_goes_on_behind_it(control, server):
 def test_last_event_id_that_is_none_is_400(control, last_id):
     with pytest.raises(RefusedStream) as refused:
         control.events(last_id=last_id)
-    assert refused.value.answer.status == 400 and "Last-Event-ID" in refused.value.answer.json["error"]
+    answer = refused.value.answer
+    assert answer.status == 400 and "Last-Event-ID" in answer.json["error"]
 
 
 def test_what_is_older_than_the_ring_is_counted(control, server):
     with control.events() as stream:
         come_and_go(server)
         seen = stream.next().id
-    more = 100
-    with contextlib.closing(many_events(server, (KEPT + more) // 2 // 4)) as swarm:
-        pass
-    # Each client is two events; what is told of the last ones is waited for, to have the number.
-    for _ in range(3):
-        with contextlib.closing(many_events(server, (KEPT + more) // 2 // 4)):
-            pass
+    rounds, clients = 4, KEPT // 8 + 25
+    for _ in range(rounds):
+        many_events(server, clients).close()
     wait_until(lambda: control.get("/v1/status")[1]["connected"] == 0)
-    happened = 2 + 4 * 2 * ((KEPT + more) // 2 // 4)
+    happened = 2 + rounds * clients * 2
     with control.events(last_id=seen) as stream:
         missed = stream.expect("missed")
         assert missed.data == {"missed": happened - KEPT - seen} and missed.id == happened - KEPT
@@ -215,7 +217,8 @@ def test_33rd_stream_is_503_and_its_place_is_free_when_one_leaves(control, serve
         for _ in range(2):
             with pytest.raises(RefusedStream) as refused:
                 control.events()
-            assert refused.value.answer.status == 503 and "stream" in refused.value.answer.json["error"]
+            answer = refused.value.answer
+            assert answer.status == 503 and "stream" in answer.json["error"]
         assert control.metrics()["cliser_event_subscribers"] == STREAMS
         come_and_go(server)
         for stream in streams:

@@ -1,5 +1,5 @@
-"""HTTP as such: methods, paths, bodies, what is no HTTP at all, and too much of everything. Whatever
-is done here, clients are asked in time."""
+"""HTTP as such: methods, paths, bodies, what is no HTTP at all, and too much of everything.
+Whatever is done here, clients are asked in time."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ import time
 import pytest
 
 from control import Control, http_config
-from harness import Client, Swarm, Witness, limit, sanitized, wait_until
+from harness import Client, Witness, limit, sanitized, wait_until
 
 CONNECTIONS = 64
 BODY = 256 * 1024
@@ -25,7 +25,7 @@ def control(server):
 
 @pytest.fixture
 def under_witness(start_server):
-    """A server whose clients must not notice anything, and which has forgotten it all afterwards."""
+    """A server whose clients must not notice anything, and which has forgotten it afterwards."""
     server = start_server({"keepalive": {"interval": "200ms"}})
     control = Control(server)
     with Witness(server) as witness:
@@ -45,7 +45,8 @@ def under_witness(start_server):
 # --- methods and paths --------------------------------------------------------------------------
 
 PATHS = {
-    "/healthz": "GET", "/readyz": "GET", "/metrics": "GET", "/v1/status": "GET", "/v1/clients": "GET",
+    "/healthz": "GET", "/readyz": "GET", "/metrics": "GET", "/v1/status": "GET",
+    "/v1/clients": "GET",
     "/v1/clients/web-1": "GET, DELETE", "/v1/clients/web-1/ping": "POST",
     "/v1/clients/web-1/disconnect": "POST", "/v1/shutdown": "POST, GET, DELETE",
     "/v1/shutdown/targets": "GET", "/v1/events": "GET", "/v1/reload": "POST",
@@ -90,8 +91,10 @@ def test_method_is_overridden_by_nothing(server, control, override):
 
 
 @pytest.mark.parametrize("path", [
-    "/v1", "/v1/", "/v2/status", "/v1/status/", "//v1/status", "/v1//status", "/V1/status", "/v1/statu",
-    "/v1/status%20", "/v1/./status", "/v1/x/../status", "/v1/clients/", "/v1/clients/a/b", "/v1/clients/a/ping/",
+    "/v1", "/v1/", "/v2/status", "/v1/status/", "//v1/status", "/v1//status", "/V1/status",
+    "/v1/statu",
+    "/v1/status%20", "/v1/./status", "/v1/x/../status", "/v1/clients/", "/v1/clients/a/b",
+    "/v1/clients/a/ping/",
     "/v1/clients//ping", "/v1/shutdown/", "/etc/passwd", "/../../etc/passwd", "/%2e%2e/cliser.ini",
     "/cliser.ini", "/" + "a" * 8000, "/v1/status;x", "*", "v1/status", "/v1/status%2f"])
 def test_other_paths_are_404(control, path):
@@ -99,7 +102,8 @@ def test_other_paths_are_404(control, path):
     assert answer.status == 404 and answer.json["error"]
 
 
-@pytest.mark.parametrize("path", [path for path in PATHS if path not in ("/v1/clients", "/v1/shutdown/targets")])
+@pytest.mark.parametrize("path", [path for path in PATHS if path not in ("/v1/clients",
+    "/v1/shutdown/targets")])
 def test_parameters_where_there_are_none_are_400(server, control, path):
     with Client(server).handshake("web-1") as client:
         for method in PATHS[path].split(", "):
@@ -112,7 +116,8 @@ def test_parameters_where_there_are_none_are_400(server, control, path):
 # --- bodies -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/v1/reload", "/v1/clients/web-1/disconnect", "/v1/clients/web-1/ping"])
+@pytest.mark.parametrize("path", ["/v1/reload", "/v1/clients/web-1/disconnect",
+                                  "/v1/clients/web-1/ping"])
 def test_request_that_takes_no_body_takes_none(server, control, path):
     with Client(server).handshake("web-1") as client:
         for body in (b"x", b"[]", b"null", b'{"a":1}', b"{", b"{}{}", b"1"):
@@ -131,9 +136,11 @@ def test_body_may_come_in_chunks_and_in_any_pieces(control):
     expected = control.post("/v1/shutdown", json.loads(body))
     assert expected[0] == 200
     for size in (1, 7, 1000):
-        answer = control.request("POST", "/v1/shutdown", chunked(body, size), ["Transfer-Encoding: chunked"])
+        answer = control.request("POST", "/v1/shutdown", chunked(body, size),
+                                 ["Transfer-Encoding: chunked"])
         assert (answer.status, answer.json) == expected
-    whole = (b"POST /v1/shutdown HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    whole = b"POST /v1/shutdown HTTP/1.1\r\nHost: localhost\r\n"
+    whole += b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
     with control.raw() as raw:
         for at in range(len(whole)):
             raw.send(whole[at:at + 1])
@@ -151,7 +158,8 @@ def test_body_of_256_KiB_is_read_and_a_longer_one_is_413(control):
     order = json.dumps({"waves": [["web-1", "db-*"]], "dry_run": True}).encode()
     longest = order + b" " * (BODY - len(order))
     assert control.request("POST", "/v1/shutdown", longest).status == 200
-    assert control.request("POST", "/v1/shutdown", chunked(longest, 65536), ["Transfer-Encoding: chunked"]).status == 200
+    assert control.request("POST", "/v1/shutdown", chunked(longest, 65536),
+                           ["Transfer-Encoding: chunked"]).status == 200
     for body in (longest + b" ", longest * 8):
         # It is refused before it is there; what is sent all the same need not be read.
         with control.raw() as raw:
@@ -159,7 +167,8 @@ def test_body_of_256_KiB_is_read_and_a_longer_one_is_413(control):
             answer = raw.answer()
             assert answer.status == 413 and "256 KiB" in answer.json["error"]
             assert answer.header("connection") == "close"
-        answer = control.request("POST", "/v1/shutdown", chunked(body, 65536), ["Transfer-Encoding: chunked"])
+        answer = control.request("POST", "/v1/shutdown", chunked(body, 65536),
+                                 ["Transfer-Encoding: chunked"])
         assert answer.status == 413 and "256 KiB" in answer.json["error"]
     for length in ("18446744073709551616", "99999999999999999999999", "9223372036854775808"):
         with control.raw() as raw:
@@ -181,23 +190,28 @@ def test_expect_100_is_answered_and_a_refusal_comes_before_the_body(control):
 # --- what is no request -------------------------------------------------------------------------
 
 DELETE = "DELETE /v1/clients/web-1"
+BEGIN = f"{DELETE} HTTP/1.1\r\nHost: x\r\n"
 MALFORMED = {
     "no-host": (400, f"{DELETE} HTTP/1.1\r\n\r\n"),
-    "two-lengths": (400, f"{DELETE} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: 2\r\n\r\n"),
-    "same-length-twice": (400, f"{DELETE} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n"),
-    "length-and-chunks": (400, f"{DELETE} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+    "two-lengths": (400,
+                    f"{BEGIN}Content-Length: 0\r\nContent-Length: 2\r\n\r\n"),
+    "same-length-twice": (400,
+                          f"{BEGIN}Content-Length: 0\r\nContent-Length: 0\r\n\r\n"),
+    "length-and-chunks": (400, f"{BEGIN}Content-Length: 2\r\n"
                                "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-    "gzip": (400, f"{DELETE} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n"),
-    "chunked-twice": (400, f"{DELETE} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"),
+    "gzip": (400, f"{BEGIN}Transfer-Encoding: gzip\r\n\r\n"),
+    "chunked-twice": (400,
+                      f"{BEGIN}Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"),
     "nul-in-path": (400, f"{DELETE}%00 HTTP/1.1\r\nHost: x\r\n\r\n"),
-    "length-of-letters": (400, f"{DELETE} HTTP/1.1\r\nHost: x\r\nContent-Length: two\r\n\r\n"),
-    "negative-length": (400, f"{DELETE} HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n"),
-    "bad-chunk": (400, f"{DELETE} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
-    "huge-chunk": (413, f"{DELETE} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{'f' * 20}\r\n"),
-    "no-colon": (400, f"{DELETE} HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n"),
+    "length-of-letters": (400, f"{BEGIN}Content-Length: two\r\n\r\n"),
+    "negative-length": (400, f"{BEGIN}Content-Length: -1\r\n\r\n"),
+    "bad-chunk": (400, f"{BEGIN}Transfer-Encoding: chunked\r\n\r\nzz\r\n"),
+    "huge-chunk": (413,
+                   f"{BEGIN}Transfer-Encoding: chunked\r\n\r\n{'f' * 20}\r\n"),
+    "no-colon": (400, f"{BEGIN}no colon\r\n\r\n"),
     "http-2": (505, f"{DELETE} HTTP/2.0\r\nHost: x\r\n\r\n"),
-    "header-too-large": (431, f"{DELETE} HTTP/1.1\r\nHost: x\r\nX: {'x' * 70000}\r\n\r\n"),
-    "too-many-headers": (431, f"{DELETE} HTTP/1.1\r\nHost: x\r\n" + "X: x\r\n" * 5000 + "\r\n"),
+    "header-too-large": (431, f"{BEGIN}X: {'x' * 70000}\r\n\r\n"),
+    "too-many-headers": (431, f"{BEGIN}" + "X: x\r\n" * 5000 + "\r\n"),
     "path-too-long": (414, f"{DELETE}{'x' * 70000} HTTP/1.1\r\nHost: x\r\n\r\n"),
     "tls": (0, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + "x" * 40 + "\r\n\r\n"),
     "one-word": (0, "DELETE\r\n\r\n"),
@@ -273,11 +287,13 @@ def test_answer_that_ends_the_connection_says_so(control):
 
 def test_http_1_0_and_connection_close_end_with_the_answer(control, server):
     with Client(server).handshake("web-1"):
-        for line, headers in (("GET /v1/clients HTTP/1.0", [None]), ("GET /v1/clients HTTP/1.0", []),
+        for line, headers in (("GET /v1/clients HTTP/1.0", [None]),
+                              ("GET /v1/clients HTTP/1.0", []),
                               ("GET /v1/clients", ["Connection: close"])):
             with control.raw() as raw:
                 answer = raw.ask(line, headers).answer()
-                assert answer.status == 200 and [record["cid"] for record in answer.json["clients"]] == ["web-1"]
+                assert answer.status == 200 and [record["cid"]
+                                                 for record in answer.json["clients"]] == ["web-1"]
                 raw.expect_close()
 
 
@@ -298,7 +314,8 @@ def test_half_closed_requests_are_answered(control, server):
             raw.expect_close()
         # Half a request is none.
         with control.raw() as raw:
-            raw.send(b"POST /v1/clients/web-1/disconnect HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{")
+            raw.send(b"POST /v1/clients/web-1/disconnect HTTP/1.1\r\nHost: x\r\n"
+                     b"Content-Length: 2\r\n\r\n{")
             raw.sock.shutdown(socket.SHUT_WR)
             client.expect_silence(0.1)
 
@@ -354,7 +371,8 @@ def test_many_lists_at_once_keep_no_client_waiting(under_witness):
             failures.append(failure)
 
     threads = [threading.Thread(target=ask, args=arguments) for arguments in (
-        ("/v1/clients?limit=1000&match=*w*i*t*n*e*s*s*", 200), ("/metrics", 200), ("/v1/clients", 200),
+        ("/v1/clients?limit=1000&match=*w*i*t*n*e*s*s*", 200), ("/metrics", 200),
+        ("/v1/clients", 200),
         ("/v1/clients?limit=0", 400))]
     with contextlib.ExitStack() as stack:
         for thread in threads:

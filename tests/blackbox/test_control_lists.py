@@ -1,12 +1,10 @@
 """GET /v1/clients: who is listed, in which order and in which pages, whoever comes and goes."""
 
-import contextlib
 import fnmatch
 import itertools
 import random
 import threading
 import time
-import urllib.parse
 
 import pytest
 
@@ -58,8 +56,10 @@ def test_status_says_who_is_listed(known):
 
 @pytest.mark.parametrize("pattern", [
     "*", "web-1", "web", "web*", "web-?", "web-??", "web-[0-9]", "web-[!0-9]", "web-[1a]", "[a-c]*",
-    "[!a-c]*", "a[-.:@_]1", "a?1", "*1", "*-*", "?", "??", "**", "x*", "x" * 64, "x" * 63 + "?", "w*b-*1",
-    "[w]eb", "we[b-b]*", "*b", "nobody", "zzz*", "0", "[0-9]", "@*", "_", "web-[]]", "A*", "Z*", "-*",
+    "[!a-c]*", "a[-.:@_]1", "a?1", "*1", "*-*", "?", "??", "**", "x*", "x" * 64, "x" * 63 + "?",
+    "w*b-*1",
+    "[w]eb", "we[b-b]*", "*b", "nobody", "zzz*", "0", "[0-9]", "@*", "_", "web-[]]", "A*", "Z*",
+    "-*",
     "*" * 128, "[z-a]", "[", "web[", "a]", "w[e"])
 def test_match_is_that_of_a_shell(known, pattern):
     expected = [cid for cid in in_bytes(CIDS) if fnmatch.fnmatchcase(cid, pattern)]
@@ -69,7 +69,8 @@ def test_match_is_that_of_a_shell(known, pattern):
 
 
 def test_circumflex_negates_as_an_exclamation_mark_does(known):
-    assert listed(known, match="web-[^0-9]") == listed(known, match="web-[!0-9]") == ["web-a", "web-b"]
+    assert listed(known, match="web-[^0-9]") == listed(known, match="web-[!0-9]") == ["web-a",
+        "web-b"]
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, len(CIDS) - 1, len(CIDS), len(CIDS) + 1, 1000])
@@ -87,7 +88,8 @@ def test_pages_are_full_and_next_is_the_last_of_those_that_have_a_successor(know
 
 def test_next_is_null_when_nobody_behind_it_would_be_listed(known):
     status, page = known.get("/v1/clients", status="connected", limit=2)
-    assert [record["cid"] for record in page["clients"]] == ["nas", "web-1"] and page["next"] is None
+    assert [record["cid"] for record in page["clients"]] == ["nas",
+        "web-1"] and page["next"] is None
     status, page = known.get("/v1/clients", status="connected", limit=1)
     assert [record["cid"] for record in page["clients"]] == ["nas"] and page["next"] == "nas"
     assert known.get("/v1/clients", match="db-*", limit=2)[1]["next"] is None
@@ -104,9 +106,11 @@ def test_limit_is_100_when_it_is_not_given(start_server):
         assert ([record["cid"] for record in page["clients"]], page["next"]) == (["web-100"], None)
 
 
-@pytest.mark.parametrize("after", ["-", "0a", "a-2", "aaaa", "web-11", "nobody", "zzzz", "z" * 64, "."])
+@pytest.mark.parametrize("after", ["-", "0a", "a-2", "aaaa", "web-11", "nobody", "zzzz", "z" * 64,
+                                   "."])
 def test_after_may_be_the_id_of_nobody(known, after):
-    assert listed(known, after=after) == [cid for cid in in_bytes(CIDS) if cid.encode() > after.encode()]
+    assert listed(known, after=after) == [cid for cid in in_bytes(CIDS)
+                                          if cid.encode() > after.encode()]
 
 
 def test_after_and_match_bound_each_other(known):
@@ -117,18 +121,28 @@ def test_after_and_match_bound_each_other(known):
 
 
 @pytest.mark.parametrize("query,words", [
-    ("limit=0", ["limit", "1000"]), ("limit=1001", ["limit"]), ("limit=-1", ["limit"]), ("limit=", ["limit"]),
-    ("limit=1.5", ["limit"]), ("limit=%201", ["limit"]), ("limit=ten", ["limit", "ten"]), ("limit=0x10", ["limit"]),
-    ("limit=99999999999999999999999", ["limit"]), ("limit=18446744073709551617", ["limit"]), ("limit", ["limit"]),
+    ("limit=0", ["limit", "1000"]), ("limit=1001", ["limit"]), ("limit=-1", ["limit"]),
+    ("limit=", ["limit"]),
+    ("limit=1.5", ["limit"]), ("limit=%201", ["limit"]), ("limit=ten", ["limit", "ten"]),
+    ("limit=0x10", ["limit"]),
+    ("limit=99999999999999999999999", ["limit"]), ("limit=18446744073709551617", ["limit"]),
+    ("limit", ["limit"]),
     ("limit=1&limit=1", ["limit", "twice"]), ("limit=1&after=a&limit=2", ["limit", "twice"]),
-    ("status=", ["status"]), ("status=up", ["status", "connected", "disconnected"]), ("status=Connected", ["status"]),
+    ("status=", ["status"]), ("status=up", ["status", "connected", "disconnected"]),
+    ("status=Connected", ["status"]),
     ("status=connected&status=disconnected", ["status"]), ("status", ["status"]),
-    ("match=", ["match"]), ("match=a%2Cb", ["match"]), ("match=a%20b", ["match"]), ("match=" + "*" * 129, ["match"]),
-    ("match=" + "x" * 65, ["match"]), ("match=%ff", ["match"]), ("match=a%5C*", ["match"]), ("match=%7Ba,b%7D", ["match"]),
-    ("after=", ["after"]), ("after=a*", ["after"]), ("after=" + "x" * 65, ["after"]), ("after=a%20b", ["after"]),
-    ("after=%0a", ["after"]), ("colour=blue", ["colour", "limit"]), ("limit%00=1", []), ("limit=1%00", []),
-    ("match=a%00*", []), ("=1", []), ("&", []), ("Limit=1", ["Limit"]), ("limi=1", []), ("imit=1", []),
-    ("limit%20after=1", []), ("wave=1", []), ("state=told", []), ("a=1&b=2&c=3&d=4&e=5&f=6&g=7&h=8&i=9&j=10", []),
+    ("match=", ["match"]), ("match=a%2Cb", ["match"]), ("match=a%20b", ["match"]),
+    ("match=" + "*" * 129, ["match"]),
+    ("match=" + "x" * 65, ["match"]), ("match=%ff", ["match"]), ("match=a%5C*", ["match"]),
+    ("match=%7Ba,b%7D", ["match"]),
+    ("after=", ["after"]), ("after=a*", ["after"]), ("after=" + "x" * 65, ["after"]),
+    ("after=a%20b", ["after"]),
+    ("after=%0a", ["after"]), ("colour=blue", ["colour", "limit"]), ("limit%00=1", []),
+    ("limit=1%00", []),
+    ("match=a%00*", []), ("=1", []), ("&", []), ("Limit=1", ["Limit"]), ("limi=1", []),
+    ("imit=1", []),
+    ("limit%20after=1", []), ("wave=1", []), ("state=told", []),
+    ("a=1&b=2&c=3&d=4&e=5&f=6&g=7&h=8&i=9&j=10", []),
     ("limit=1&status=connected&match=a&after=a&b=1", []), ("x" * 4000 + "=1", [])])
 def test_parameter_that_makes_no_sense_is_400(server, query, words):
     answer = Control(server).request("GET", f"/v1/clients?{query}")
@@ -146,7 +160,7 @@ def test_list_of_nobody(server):
 
 
 def test_walk_sees_each_steady_client_once_whoever_comes_and_goes(start_server):
-    """3000 are known, 300 of them connected. Others with IDs between theirs come, go and are forgotten."""
+    """3000 are known, 300 of them connected; others with IDs between theirs come and go."""
     server = start_server({"keepalive": {"interval": "200ms"}})
     control = Control(server)
     steady = [f"web-{n:04}" for n in range(3000)]

@@ -8,19 +8,15 @@ import resource
 import shutil
 import signal
 import socket
-import struct
 import subprocess
-import threading
 import time
 
 import pytest
 
-from control import Control, RefusedStream
-from harness import (ASK_PASSWORD, CONNECTED, KEEP_ALIVE, REFUSALS, Client, Swarm, Witness, holds_for,
-                     limit, rows, sanitized, wait_until)
+from control import Control
+from harness import KEEP_ALIVE, Client, Swarm, Witness, limit, wait_until
 
 RECORD = ["sid", "cid", "cip", "cport", "cstatus", "since", "last_seen", "rtt_ms", "reason", "node"]
-SHUTDOWN_LINE = b"130: shutdown\r\n"
 
 
 @pytest.fixture
@@ -54,12 +50,14 @@ def connect_once(server, cids):
 
 
 def test_status_says_how_things_are(start_server):
-    server = start_server({"server": {"max_clients": 7}, "keepalive": {"interval": "1500ms", "misses": 2},
+    server = start_server({"server": {"max_clients": 7},
+                           "keepalive": {"interval": "1500ms", "misses": 2},
                            "registry": {"store": "memory"}})
     control = Control(server)
     status, answer = control.get("/v1/status")
     assert status == 200
-    version = subprocess.run([server.proc.args[0], "--version"], capture_output=True, text=True).stdout
+    version = subprocess.run([server.proc.args[0], "--version"], capture_output=True,
+                             text=True).stdout
     assert answer.pop("version") == version.split()[1]
     assert answer.pop("uptime_s") in range(int(limit(5)))
     assert answer.pop("node") == socket.gethostname()
@@ -275,7 +273,8 @@ def test_reload_of_a_broken_file_has_all_its_errors_and_changes_nothing(control,
     assert status == 409 and set(answer) == {"error", "errors"}
     assert len(answer["errors"]) == 2 and answer["error"] in answer["errors"]
     for line, words in (4, ["colour"]), (8, ["interval", "soon"]):
-        assert any(re.search(rf"cliser\.ini:{line}: ", error) and all(word in error for word in words)
+        assert any(re.search(rf"cliser\.ini:{line}: ", error)
+                   and all(word in error for word in words)
                    for error in answer["errors"]), answer
     after = control.get("/v1/status")[1]
     assert {**after, "uptime_s": 0} == {**before, "uptime_s": 0}
@@ -291,9 +290,11 @@ def test_reload_of_a_broken_file_has_all_its_errors_and_changes_nothing(control,
 
 def test_metrics_are_what_prometheus_reads_and_move(control, server):
     answer = control.request("GET", "/metrics")
-    assert answer.status == 200 and answer.header("content-type").startswith("text/plain; version=0.0.4")
+    assert answer.status == 200
+    assert answer.header("content-type").startswith("text/plain; version=0.0.4")
     if shutil.which("promtool"):
-        checked = subprocess.run(["promtool", "check", "metrics"], input=answer.body, capture_output=True)
+        checked = subprocess.run(["promtool", "check", "metrics"], input=answer.body,
+                                 capture_output=True)
         assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
     before = control.metrics()
     with Client(server).handshake("web-1") as client, control.events():
@@ -383,9 +384,12 @@ ORDERS = [
     ({"waves": [["a"]], "colour": "blue"}, ["colour", "grace"]),
     ({"waves": [["a"]], "Grace": "1s"}, ["Grace"]), ({"waves": [["a"]], "grace": 60}, ["grace"]),
     ({"waves": [["a"]], "grace": "60"}, ["grace"]), ({"waves": [["a"]], "grace": "-1s"}, ["grace"]),
-    ({"waves": [["a"]], "grace": "2d"}, ["grace", "1d"]), ({"waves": [["a"]], "hold": "31d"}, ["hold", "30d"]),
-    ({"waves": [["a"]], "hold": ["1s"]}, ["hold"]), ({"waves": [["a"]], "dry_run": "no"}, ["dry_run"]),
-    ({"waves": [["a"]], "dry_run": 0}, ["dry_run"]), ({"waves": [["a"]], "dry_run": None}, ["dry_run"]),
+    ({"waves": [["a"]], "grace": "2d"}, ["grace", "1d"]),
+    ({"waves": [["a"]], "hold": "31d"}, ["hold", "30d"]),
+    ({"waves": [["a"]], "hold": ["1s"]}, ["hold"]),
+    ({"waves": [["a"]], "dry_run": "no"}, ["dry_run"]),
+    ({"waves": [["a"]], "dry_run": 0}, ["dry_run"]),
+    ({"waves": [["a"]], "dry_run": None}, ["dry_run"]),
 ]
 
 
@@ -400,7 +404,8 @@ def test_order_that_makes_no_sense_is_400_and_tells_nobody(control, server):
         assert control.get("/v1/shutdown") == (200, {"state": "none"})
         refused(control.delete("/v1/shutdown"), 404)
         assert control.get("/v1/shutdown/targets") == (200, {"targets": [], "next": None})
-        for query in ("state=up", "state=", "wave=0", "wave=65", "wave=x", "limit=0", "status=connected",
+        for query in ("state=up", "state=", "wave=0", "wave=65", "wave=x", "limit=0",
+                      "status=connected",
                       "match=*", "wave=1&wave=1"):
             refused(control.get(f"/v1/shutdown/targets?{query}"), 400)
 
@@ -410,8 +415,8 @@ def test_order_that_makes_no_sense_is_400_and_tells_nobody(control, server):
 
 def test_what_the_contract_lets_wait(start_server):
     """
-    5 s for a ping, 10 s for a request to be there, 15 s for a comment in a stream, 30 s for a reader
-    that takes nothing: at the same time, and the clients go on being asked meanwhile.
+    5 s for a ping, 10 s for a request to be there, 15 s for a comment in a stream, 30 s for a
+    reader that takes nothing: at the same time, and the clients go on being asked meanwhile.
     """
     server = start_server({"keepalive": {"interval": "200ms", "require_reply": "no"}})
     quiet = start_server()
