@@ -162,7 +162,7 @@ struct http *http_new(struct event_base *base, struct admin *admin,
     http->base = base;
     http->admin = admin;
     http->tokens = tokens;
-    http->events = events_new();
+    http->events = events_new(clock_wall_ms());
     http->housekeeping = evtimer_new(base, http_on_housekeeping, http);
     http->deliver = evtimer_new(base, http_on_deliver, http);
     if (!http->events || !http->housekeeping || !http->deliver)
