@@ -32,8 +32,8 @@ uint64_t events_last(const struct events *events);
 /*
  * Writes the events behind the number *seen to buf as a server-sent event stream, as many as fit,
  * and moves *seen; those that are not kept any more become one event that counts them, without a
- * count when the number is of another life of the server. Returns how many bytes that were; 0 when there is nothing new, or no room for one event
- * (EVENTS_MAX_TEXT_BYTES is always enough).
+ * count when the number is of another life of the server. Returns how many bytes that were; 0 when
+ * there is nothing new, or no room for one event (EVENTS_MAX_TEXT_BYTES is always enough).
  */
 size_t events_read(const struct events *events, uint64_t *seen, char *buf, size_t size);
 
