@@ -50,7 +50,7 @@ static const struct option_row rows[] = {
     { "all",          'a', NULL,     take_all,          SHUTDOWN, "shutdown: everybody, as the last wave" },
     { "wave",         'w', "GLOB,...", take_wave,       SHUTDOWN, "shutdown: one more wave; may be repeated" },
     { "grace",        'g', "D",      take_grace,        SHUTDOWN, "shutdown: how long a wave may take (60s)" },
-    { "hold",         'H', "D",      take_hold,         SHUTDOWN, "shutdown: late comers too (15m for *, else 0s)" },
+    { "hold",         'H', "D",      take_hold,         SHUTDOWN, "shutdown: late comers too (0s; 15m with --all)" },
     { "dry-run",      'n', NULL,     take_dry_run,      SHUTDOWN, "shutdown: only show who would be told" },
     { "yes",          'y', NULL,     take_yes,          SHUTDOWN, "shutdown: do not ask" },
     { "help",         'h', NULL,     NULL,              ALL,      "show this, or more about a command" },

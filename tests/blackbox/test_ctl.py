@@ -594,7 +594,7 @@ def test_shutdown_order_as_given(fleet, folder):
     fleet.order = {"state": "none"}
     all_go(fleet)
     assert ctl("shutdown", "-w", "db-*", "--all", "-y", folder=folder).code == 0
-    assert orders(fleet)[1] == {"waves": [["db-*"], ["*"]]}
+    assert orders(fleet)[1] == {"waves": [["db-*"], ["*"]], "hold": "15m"}
 
 
 def test_shutdown_tells_each_change_of_a_wave_once(fleet, folder):
