@@ -793,7 +793,7 @@ static char *print_metrics(void *user, size_t *len)
         .process = http->process,
         .version = CLISER_VERSION,
         .ready = admin_not_ready(admin) == NULL,
-        .max_clients = sessions_options(admin->sessions)->limits.max_clients,
+        .max_clients = admin_max_clients(admin),
         .log_lines_lost = log_lines_lost(),
         .control_requests = http->answers,
     };
