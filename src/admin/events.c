@@ -186,8 +186,9 @@ static size_t write_event(const char *name, uint64_t id, json_t *data, char *buf
         const size_t wanted =
             json_dumpb(data, buf + head, room, JSON_COMPACT | JSON_REAL_PRECISION(13));
         if (wanted > 0 && wanted + 2 <= room) {
-            memcpy(buf + head + wanted, "\n\n", 2);
-            len = (size_t)head + wanted + 2;
+            len = (size_t)head + wanted;
+            buf[len++] = '\n';
+            buf[len++] = '\n';
         }
     }
     json_decref(data);

@@ -145,7 +145,8 @@ static void suspend(struct exchange *exchange, enum queue queue);
 static void resume(struct exchange *exchange);
 static void resume_all(struct endpoint *endpoint, enum queue queue);
 static void resume_request(struct request *request);
-static void http_on_library_log(void *user, const char *format, va_list args);
+static void http_on_library_log(void *user, const char *format, va_list args)
+    __attribute__((format(printf, 2, 0)));
 static char *print_metrics(void *user, size_t *len);
 static bool may_stream_events(void *user);
 static struct connection *connection_of(struct MHD_Connection *connection);
