@@ -1,6 +1,6 @@
 """
 packaging/: the script that upssched runs when the power fails, with a real cliserd and real agents,
-and what the files beside it say. NUT itself is not needed: upsmon is a file that says it was called.
+and what the files beside it say. NUT is not needed: upsmon is a file that says it was called.
 """
 
 import os
