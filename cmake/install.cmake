@@ -8,6 +8,9 @@ install(FILES cliser.ini DESTINATION ${CMAKE_INSTALL_SYSCONFDIR}/cliser)
 # The units name the programs where a distribution's package would put them.
 install(FILES packaging/systemd/cliserd.service packaging/systemd/cliser-agent.service
   DESTINATION ${CMAKE_INSTALL_DATADIR}/cliser/systemd)
+install(PROGRAMS packaging/nut/cliser-shutdown DESTINATION ${CMAKE_INSTALL_DATADIR}/cliser/nut)
+install(FILES packaging/nut/nut-shutdown.conf packaging/nut/upsmon.conf packaging/nut/upssched.conf
+  DESTINATION ${CMAKE_INSTALL_DATADIR}/cliser/nut)
 
 install(TARGETS cliser EXPORT cliser-targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})

@@ -10,19 +10,23 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-
 #include <sys/un.h>
+#include <unistd.h>
 
-#define MAX_GRACE_MS  (UINT64_C(24) * 3600 * 1000)
-#define MAX_HOLD_MS   (30 * MAX_GRACE_MS)
+#define SOCKET_HERE      "cliser.sock"
+#define SOCKET_INSTALLED "/run/cliser/cliser.sock"
 
-#define MESSAGE_BYTES 256
+#define MAX_GRACE_MS     (UINT64_C(24) * 3600 * 1000)
+#define MAX_HOLD_MS      (30 * MAX_GRACE_MS)
 
-#define BIT(id)       (1U << (id))
-#define ALL           (BIT(COMMAND_COUNT) - 1)
-#define SHUTDOWN      BIT(COMMAND_SHUTDOWN)
-#define LIST          BIT(COMMAND_LIST)
+#define MESSAGE_BYTES    256
+
+#define BIT(id)          (1U << (id))
+#define ALL              (BIT(COMMAND_COUNT) - 1)
+#define SHUTDOWN         BIT(COMMAND_SHUTDOWN)
+#define LIST             BIT(COMMAND_LIST)
 
 /* Takes one value. Returns 0, or -1 with what would be right in message. */
 typedef int take_fn(struct ctl_options *options, const char *value, char *message);
@@ -41,7 +45,7 @@ struct option_row {
 
 /* clang-format off */
 static const struct option_row rows[] = {
-    { "socket",       's', "PATH",   take_socket,       ALL,      "the server's control socket (cliser.sock)" },
+    { "socket",       's', "PATH",   take_socket,       ALL,      "the server's control socket (see below)" },
     { "url",          'u', "URL",    take_url,          ALL,      "ask over TCP instead: http://HOST:PORT" },
     { "token-file",   't', "FILE",   take_token_file,   ALL,      "file whose first line is the token for --url" },
     { "json",         'j', NULL,     take_json,         ALL,      "print JSON, one object a line" },
@@ -50,7 +54,7 @@ static const struct option_row rows[] = {
     { "all",          'a', NULL,     take_all,          SHUTDOWN, "shutdown: everybody, as the last wave" },
     { "wave",         'w', "GLOB,...", take_wave,       SHUTDOWN, "shutdown: one more wave; may be repeated" },
     { "grace",        'g', "D",      take_grace,        SHUTDOWN, "shutdown: how long a wave may take (60s)" },
-    { "hold",         'H', "D",      take_hold,         SHUTDOWN, "shutdown: late comers too (15m for *, else 0s)" },
+    { "hold",         'H', "D",      take_hold,         SHUTDOWN, "shutdown: late comers too (0s; 15m with --all)" },
     { "dry-run",      'n', NULL,     take_dry_run,      SHUTDOWN, "shutdown: only show who would be told" },
     { "yes",          'y', NULL,     take_yes,          SHUTDOWN, "shutdown: do not ask" },
     { "help",         'h', NULL,     NULL,              ALL,      "show this, or more about a command" },
@@ -77,7 +81,8 @@ static enum options_result refuse(int letter, char **argv);
 static enum options_result read_command(struct reading *reading, int argc, char **argv);
 static enum options_result check_arguments(const struct ctl_options *options);
 static enum options_result check_given(const struct reading *reading);
-static enum options_result check_server(const struct ctl_options *options);
+static enum options_result check_server(struct ctl_options *options);
+static enum options_result find_socket(struct ctl_options *options);
 static enum options_result check_shutdown(const struct ctl_options *options);
 static bool list_is_whole(const char *list);
 static enum options_result show_help(const struct command *command);
@@ -88,7 +93,7 @@ enum options_result ctl_options_parse(int argc, char **argv, struct ctl_options 
 {
     struct reading reading = {.options = options};
 
-    *options = (struct ctl_options){.socket = "cliser.sock"};
+    *options = (struct ctl_options){.socket = NULL};
     enum options_result result = read_options(&reading, argc, argv);
     if (result != OPTIONS_RUN)
         return result;
@@ -250,15 +255,33 @@ static enum options_result check_arguments(const struct ctl_options *options)
     return OPTIONS_RUN;
 }
 
-static enum options_result check_server(const struct ctl_options *options)
+static enum options_result check_server(struct ctl_options *options)
 {
     if (options->url && !options->token_file)
         say_error("--url needs --token-file: a file whose first line is the server's token");
     else if (!options->url && options->token_file)
         say_error("--token-file goes with --url; a socket wants no token");
     else
-        return OPTIONS_RUN;
+        return options->url || options->socket ? OPTIONS_RUN : find_socket(options);
     return OPTIONS_WRONG;
+}
+
+/* Where it was said to be, where a server has it that was started here, or an installed one. */
+static enum options_result find_socket(struct ctl_options *options)
+{
+    const char *named = getenv("CLISER_SOCKET");
+    char message[MESSAGE_BYTES];
+
+    options->socket = SOCKET_HERE;
+    if (named && named[0] != '\0') {
+        if (take_socket(options, named, message) == 0)
+            return OPTIONS_RUN;
+        say_error("CLISER_SOCKET: %s", message);
+        return OPTIONS_WRONG;
+    }
+    if (access(SOCKET_HERE, F_OK) != 0 && access(SOCKET_INSTALLED, F_OK) == 0)
+        options->socket = SOCKET_INSTALLED;
+    return OPTIONS_RUN;
 }
 
 static enum options_result check_shutdown(const struct ctl_options *options)
@@ -296,6 +319,9 @@ static enum options_result show_help(const struct command *command)
     print_options(ALL);
     printf("\n"
            "Durations take ms, s, m, h, d. '" PROGRAM " COMMAND --help' says more.\n"
+           "\n"
+           "Without --socket it is $CLISER_SOCKET, or " SOCKET_HERE
+           " in this folder, or\n" SOCKET_INSTALLED ".\n"
            "\n"
            "Exit status: 0 done; 1 failed; 2 wrong usage; 3 no client matched; 4 a shutdown\n"
            "order is over and some are still up.\n");

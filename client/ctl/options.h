@@ -25,7 +25,7 @@ struct ctl_options {
     bool dry_run;
     bool yes;
     const char *grace; /* NULL: the server's default */
-    const char *hold;  /* NULL: the server's default */
+    const char *hold;  /* NULL: not given */
     uint64_t hold_ms;
     const char *waves[OPTIONS_MAX_WAVES]; /* each a list with commas */
     size_t wave_count;

@@ -22,7 +22,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define POLL_MS 200
+/* With --all, unless --hold says otherwise: who is away just now must not come back up while the
+ * power is failing. */
+#define HOLD_OF_ALL "15m"
+
+#define POLL_MS     200
 
 /* A server that was started again needs seconds; one that needs longer is somebody's to look at. */
 #define LONGEST_PAUSE_MS 5000
@@ -47,7 +51,7 @@ static bool matches_anybody(const char *pattern, const json_t *plan);
 static void print_dry(const json_t *plan);
 static bool confirm(const struct ctl_options *options, const json_t *plan);
 static void show_wave(size_t number, const json_t *wave);
-static const char *hold_of(const struct ctl_options *options, const json_t *plan);
+static const char *hold_of(const struct ctl_options *options);
 static bool read_count(uint64_t count);
 static enum ctl_exit give(const struct ctl *ctl, json_t *request);
 static enum ctl_exit follow(struct pursuit *pursuit);
@@ -115,8 +119,9 @@ static json_t *make_request(const struct ctl_options *options)
     json_object_set_new(request, "waves", waves);
     if (options->grace)
         json_object_set_new(request, "grace", must(json_string(options->grace)));
-    if (options->hold)
-        json_object_set_new(request, "hold", must(json_string(options->hold)));
+    if (options->hold || options->all)
+        json_object_set_new(request, "hold",
+                            must(json_string(options->hold ? options->hold : HOLD_OF_ALL)));
     return request;
 }
 
@@ -223,7 +228,7 @@ static void print_dry(const json_t *plan)
 static bool confirm(const struct ctl_options *options, const json_t *plan)
 {
     const uint64_t count = field_count(plan, "count");
-    const char *hold = hold_of(options, plan);
+    const char *hold = hold_of(options);
     char text[ORDER_TEXT_BYTES];
     const json_t *wave;
     size_t i;
@@ -270,24 +275,12 @@ static void show_wave(size_t number, const json_t *wave)
     free(line);
 }
 
-/* How long late comers are told, or NULL if they are not. The server's default is in the contract.
- */
-static const char *hold_of(const struct ctl_options *options, const json_t *plan)
+/* How long late comers are told, or NULL if they are not. */
+static const char *hold_of(const struct ctl_options *options)
 {
-    const json_t *wave;
-    const json_t *pattern;
-    size_t i;
-    size_t j;
-
     if (options->hold)
         return options->hold_ms > 0 ? options->hold : NULL;
-    json_array_foreach (json_object_get(plan, "waves"), i, wave) {
-        json_array_foreach (json_object_get(wave, "match"), j, pattern) {
-            if (json_string_value(pattern) && strcmp(json_string_value(pattern), "*") == 0)
-                return "15m";
-        }
-    }
-    return NULL;
+    return options->all ? HOLD_OF_ALL : NULL;
 }
 
 static bool read_count(uint64_t count)

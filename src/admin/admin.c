@@ -58,14 +58,23 @@ enum admin_result admin_forget(struct admin *admin, const char *cid, struct mome
     return ADMIN_OK;
 }
 
+uint64_t admin_max_clients(const struct admin *admin)
+{
+    const struct server_stats *stats = server_stats(admin->server);
+    const uint64_t connections =
+        stats->pending + stats->connected + stats->leaving + stats->closing + stats->room;
+    const uint64_t wanted = sessions_options(admin->sessions)->limits.max_clients;
+
+    return wanted < connections ? wanted : connections;
+}
+
 const char *admin_not_ready(const struct admin *admin)
 {
     if (!server_is_serving(admin->server))
         return "the server is stopping";
     if (!store_healthy(admin->store))
         return "the registry cannot be written";
-    if (sessions_connected(admin->sessions) >=
-        sessions_options(admin->sessions)->limits.max_clients)
-        return "max_clients are connected";
+    if (sessions_connected(admin->sessions) >= admin_max_clients(admin))
+        return "there is no room for another client";
     return NULL;
 }

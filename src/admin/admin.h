@@ -59,6 +59,10 @@ enum admin_result admin_disconnect(struct admin *admin, const char *cid, struct 
 /* Removes its record. */
 enum admin_result admin_forget(struct admin *admin, const char *cid, struct moment now);
 
+/* How many clients can be connected at the same time: max_clients, or as many as there are
+ * descriptors for. */
+uint64_t admin_max_clients(const struct admin *admin);
+
 /* Can clients be registered now? Returns NULL, or why not. */
 const char *admin_not_ready(const struct admin *admin);
 

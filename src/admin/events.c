@@ -27,6 +27,7 @@ struct entry {
 
 struct events {
     struct entry ring[EVENTS_KEPT]; /* event n is at n % EVENTS_KEPT */
+    uint64_t first;                 /* the number before that of the first event */
     uint64_t last;
 };
 
@@ -37,16 +38,21 @@ static const char *const names[] = {
     [SESSION_ORDER] = "shutdown",
 };
 
-static size_t write_missed(uint64_t missed, uint64_t id, char *buf, size_t size);
+static uint64_t oldest(const struct events *events);
+static size_t write_missed(json_t *count, uint64_t id, char *buf, size_t size);
 static size_t write_entry(const struct entry *entry, uint64_t id, char *buf, size_t size);
 static json_t *data_of(const struct entry *entry);
 static void set_peer(json_t *data, const struct entry *entry);
 static json_t *text_or_null(const char *text);
 static size_t write_event(const char *name, uint64_t id, json_t *data, char *buf, size_t size);
 
-struct events *events_new(void)
+struct events *events_new(int64_t wall_ms)
 {
-    return calloc(1, sizeof(struct events));
+    struct events *events = calloc(1, sizeof(*events));
+
+    if (events && wall_ms > 0)
+        events->first = events->last = (uint64_t)wall_ms * 1000;
+    return events;
 }
 
 void events_free(struct events *events)
@@ -81,17 +87,16 @@ uint64_t events_last(const struct events *events)
 
 size_t events_read(const struct events *events, uint64_t *seen, char *buf, size_t size)
 {
+    const bool is_known = *seen >= events->first && *seen <= events->last;
+    const uint64_t from = oldest(events);
     size_t len = 0;
 
-    /* A number from another life of the server says nothing: go on from here. */
-    if (*seen > events->last)
-        *seen = events->last;
-    if (events->last - *seen > EVENTS_KEPT) {
-        const uint64_t missed = events->last - *seen - EVENTS_KEPT;
-        len = write_missed(missed, *seen + missed, buf, size);
+    if (!is_known || *seen < from) {
+        json_t *count = is_known ? json_integer((json_int_t)(from - *seen)) : json_null();
+        len = write_missed(count, from, buf, size);
         if (len == 0)
             return 0;
-        *seen += missed;
+        *seen = from;
     }
     while (*seen < events->last) {
         const size_t written =
@@ -104,9 +109,18 @@ size_t events_read(const struct events *events, uint64_t *seen, char *buf, size_
     return len;
 }
 
-static size_t write_missed(uint64_t missed, uint64_t id, char *buf, size_t size)
+/* The number behind which events are kept. */
+static uint64_t oldest(const struct events *events)
 {
-    return write_event("missed", id, json_pack("{s:I}", "missed", (json_int_t)missed), buf, size);
+    const uint64_t count = events->last - events->first;
+
+    return count > EVENTS_KEPT ? events->last - EVENTS_KEPT : events->first;
+}
+
+/* Owns count. */
+static size_t write_missed(json_t *count, uint64_t id, char *buf, size_t size)
+{
+    return write_event("missed", id, json_pack("{s:o}", "missed", count), buf, size);
 }
 
 static size_t write_entry(const struct entry *entry, uint64_t id, char *buf, size_t size)
@@ -172,8 +186,9 @@ static size_t write_event(const char *name, uint64_t id, json_t *data, char *buf
         const size_t wanted =
             json_dumpb(data, buf + head, room, JSON_COMPACT | JSON_REAL_PRECISION(13));
         if (wanted > 0 && wanted + 2 <= room) {
-            memcpy(buf + head + wanted, "\n\n", 2);
-            len = (size_t)head + wanted + 2;
+            len = (size_t)head + wanted;
+            buf[len++] = '\n';
+            buf[len++] = '\n';
         }
     }
     json_decref(data);

@@ -152,7 +152,8 @@ static void suspend(struct exchange *exchange, enum queue queue);
 static void resume(struct exchange *exchange);
 static void resume_all(struct endpoint *endpoint, enum queue queue);
 static void resume_request(struct request *request);
-static void http_on_library_log(void *user, const char *format, va_list args);
+static void http_on_library_log(void *user, const char *format, va_list args)
+    __attribute__((format(printf, 2, 0)));
 static char *print_metrics(void *user, size_t *len);
 static bool may_stream_events(void *user);
 static struct connection *connection_of(struct MHD_Connection *connection);
@@ -169,7 +170,7 @@ struct http *http_new(struct event_base *base, struct admin *admin,
     http->base = base;
     http->admin = admin;
     http->tokens = tokens;
-    http->events = events_new();
+    http->events = events_new(clock_wall_ms());
     http->housekeeping = evtimer_new(base, http_on_housekeeping, http);
     http->deliver = evtimer_new(base, http_on_deliver, http);
     if (!http->events || !http->housekeeping || !http->deliver)
@@ -853,7 +854,7 @@ static char *print_metrics(void *user, size_t *len)
         .process = http->process,
         .version = CLISER_VERSION,
         .ready = admin_not_ready(admin) == NULL,
-        .max_clients = sessions_options(admin->sessions)->limits.max_clients,
+        .max_clients = admin_max_clients(admin),
         .log_lines_lost = log_lines_lost(),
         .control_requests = http->answers,
     };

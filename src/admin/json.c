@@ -40,7 +40,7 @@ json_t *json_of_status(const struct admin *admin, struct moment now)
         (json_int_t)sessions_connected(admin->sessions), "registered",
         (json_int_t)registry_count(admin->registry), "pending",
         (json_int_t)sessions_pending(admin->sessions), "max_clients",
-        (json_int_t)options->limits.max_clients, "store", "kind", admin->store_kind, "healthy",
+        (json_int_t)admin_max_clients(admin), "store", "kind", admin->store_kind, "healthy",
         store_healthy(admin->store), "keepalive", "interval_s", (double)options->interval_ms / 1000,
         "misses", (json_int_t)options->misses, "dead_client_max_s",
         (double)sessions_dead_client_max_ms(options) / 1000, "shutdown",

@@ -37,7 +37,7 @@ int order_body_read(const char *body, size_t len, struct order_request *order, b
     json_t *value = NULL;
     int result = 0;
 
-    *order = (struct order_request){.grace_ms = ORDER_GRACE_MS, .hold_ms = UINT64_MAX};
+    *order = (struct order_request){.grace_ms = ORDER_GRACE_MS};
     *dry_run = false;
     json_t *object = json_loadb(body ? body : "", len, JSON_REJECT_DUPLICATES, &error);
     if (!object)

@@ -230,11 +230,12 @@ static bool body_is_right(struct request *request)
 {
     json_error_t error;
 
-    if (!request->has_body || request->route->flags & BODY)
+    if (!request->has_body || (request->route->flags & BODY) != 0)
         return true;
     json_t *body = json_loadb(request->body ? request->body : "", request->body_len,
                               JSON_REJECT_DUPLICATES, &error);
-    const bool is_empty = body && json_is_object(body) && json_object_size(body) == 0;
+    /* The size of what is no object is 0 as well. */
+    const bool is_empty = json_is_object(body) && json_object_size(body) == 0;
     json_decref(body);
     if (!is_empty)
         answer_error(request, 400, "this request takes no body, or {}");

@@ -11,10 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Bounds of one call: records put in order, records looked at, bytes made at once. */
-#define ORDER_BUDGET 1024
+/* Bounds of one call: records put in order, records looked at, bytes made at once. When each record
+ * is compared with many patterns, fewer of them, down to a page. */
+#define ORDER_BUDGET 512
 #define LOOK_BUDGET  512
-#define PAGE         64
+#define PAGE         32
 #define ENOUGH_BYTES 8192
 
 enum phase { PHASE_ORDER, PHASE_BEGIN, PHASE_CLIENTS, PHASE_END, PHASE_OVER };
@@ -212,9 +213,10 @@ static void order_some(struct stream *stream)
 
 static void show_some(struct stream *stream)
 {
+    const size_t budget = LOOK_BUDGET / (1 + stream->waves.patterns / 8);
     struct registry_record *page[PAGE];
 
-    for (size_t looked = 0; looked < LOOK_BUDGET && stream->text_len < ENOUGH_BYTES;
+    for (size_t looked = 0; (looked == 0 || looked < budget) && stream->text_len < ENOUGH_BYTES;
          looked += PAGE) {
         const size_t count = registry_page(stream->admin->registry, stream->after, page, PAGE);
 

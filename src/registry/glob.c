@@ -124,15 +124,6 @@ size_t glob_set_patterns(const struct glob_set *set)
     return set->pattern_count;
 }
 
-bool glob_set_matches_all(const struct glob_set *set)
-{
-    for (size_t i = 0; i < set->pattern_count; i++) {
-        if (strcmp(set->patterns[i], "*") == 0)
-            return true;
-    }
-    return false;
-}
-
 static int compare_texts(const void *left, const void *right)
 {
     return strcmp(*(const char *const *)left, *(const char *const *)right);

@@ -36,7 +36,4 @@ bool glob_set_matches(const struct glob_set *set, const char *cid);
 /* How many of them have a pattern in them: each is tried on each ID. */
 size_t glob_set_patterns(const struct glob_set *set);
 
-/* Does it match every ID, having the pattern "*"? */
-bool glob_set_matches_all(const struct glob_set *set);
-
 #endif

@@ -176,8 +176,6 @@ void orders_restore(struct orders *orders, const struct store_order *kept, struc
 enum order_result orders_start(struct orders *orders, struct order_request *request,
                                struct moment now)
 {
-    const uint64_t default_hold_ms =
-        order_waves_match_all(&request->waves) ? ORDER_HOLD_OF_ALL_MS : 0;
     char *by = NULL;
 
     if (is_under_way(orders)) {
@@ -201,7 +199,7 @@ enum order_result orders_start(struct orders *orders, struct order_request *requ
         .by = by,
         .created = seconds(now),
         .grace_ms = request->grace_ms,
-        .hold_ms = request->hold_ms == UINT64_MAX ? default_hold_ms : request->hold_ms,
+        .hold_ms = request->hold_ms,
     };
     orders->state = ORDER_RUNNING;
     orders->step = STEP_PLAN;

@@ -19,10 +19,9 @@
 
 struct orders;
 
-#define ORDER_MAX_GRACE_MS   UINT64_C(86400000)
-#define ORDER_MAX_HOLD_MS    (30 * UINT64_C(86400000))
-#define ORDER_GRACE_MS       UINT64_C(60000)  /* the default */
-#define ORDER_HOLD_OF_ALL_MS UINT64_C(900000) /* the default when everybody is told */
+#define ORDER_MAX_GRACE_MS UINT64_C(86400000)
+#define ORDER_MAX_HOLD_MS  (30 * UINT64_C(86400000))
+#define ORDER_GRACE_MS     UINT64_C(60000) /* the default */
 /* An interrupted order is taken up when the server was away no longer than this beyond its end:
  * a database from last week must not shut anybody down. */
 #define ORDER_MAX_AWAY_MS UINT64_C(900000)
@@ -90,7 +89,7 @@ struct order_ops {
 struct order_request {
     struct order_waves waves; /* one or more; taken over by orders_start(), also when it fails */
     uint64_t grace_ms;
-    uint64_t hold_ms; /* UINT64_MAX: the default */
+    uint64_t hold_ms; /* 0: who connects later is left alone */
     const char *by;   /* who gives it, for people */
 };
 

@@ -47,15 +47,6 @@ unsigned order_waves_match(const struct order_waves *waves, const char *cid, uns
     return 0;
 }
 
-bool order_waves_match_all(const struct order_waves *waves)
-{
-    for (size_t i = 0; i < waves->count; i++) {
-        if (glob_set_matches_all(waves->sets[i]))
-            return true;
-    }
-    return false;
-}
-
 void order_waves_clear(struct order_waves *waves)
 {
     for (size_t i = 0; i < waves->count; i++) {

@@ -3,7 +3,6 @@
 #ifndef SESSION_ORDER_WAVES_H
 #define SESSION_ORDER_WAVES_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
 #define ORDER_MAX_WAVES    64
@@ -28,9 +27,6 @@ int order_waves_add(struct order_waves *waves, const char *match, char *message,
 
 /* The first wave that matches, from 1 on, of those behind this one; 0 for none. */
 unsigned order_waves_match(const struct order_waves *waves, const char *cid, unsigned behind);
-
-/* Does one of them match everybody by the pattern "*"? */
-bool order_waves_match_all(const struct order_waves *waves);
 
 /* Empties them. */
 void order_waves_clear(struct order_waves *waves);

@@ -90,7 +90,7 @@ static unsigned questions_open(const struct session *session)
 {
     const struct sessions *all = session->all;
     const struct ping *last = NULL;
-    const struct ping *ping;
+    const struct ping *ping = NULL;
 
     TAILQ_FOREACH (ping, &all->pings, link) {
         if (ping->session == session)

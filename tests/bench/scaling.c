@@ -6,11 +6,13 @@
  *
  * bench-scaling [CLIENTS...]; 1000 100000 1000000 if none are given
  */
+#include "admin/stream.h"
 #include "base/container_of.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "cliser/proto.h"
 #include "registry/registry.h"
+#include "session/order.h"
 #include "session/session.h"
 #include "store/store.h"
 
@@ -38,7 +40,7 @@ struct client {
     int code; /* the last one it was sent */
 };
 
-/* Each client that was sent a 100 and has not answered it. */
+/* Each client that was sent a 100 or a 130 and has not answered it. */
 struct asked {
     struct client **clients;
     size_t count;
@@ -59,6 +61,13 @@ struct times {
     double sum;
     double longest;
     size_t count;
+};
+
+/* Every time on its own, in nanoseconds, for percentiles. */
+struct samples {
+    double *values;
+    size_t count;
+    size_t capacity;
 };
 
 static struct asked asked;
@@ -104,9 +113,47 @@ static double mean(const struct times *times)
     return times->count > 0 ? times->sum / (double)times->count : 0;
 }
 
+static void sample(struct samples *samples, double begin_ns)
+{
+    const double took = now_ns() - begin_ns;
+
+    if (samples->count == samples->capacity) {
+        samples->capacity = samples->capacity ? 2 * samples->capacity : 1024;
+        samples->values =
+            must_have(realloc(samples->values, samples->capacity * sizeof(*samples->values)));
+    }
+    samples->values[samples->count++] = took;
+}
+
+static int compare_doubles(const void *left, const void *right)
+{
+    const double a = *(const double *)left;
+    const double b = *(const double *)right;
+
+    return (a > b) - (a < b);
+}
+
 static void tell(const char *name, double value)
 {
     printf(", \"%s\": %.4g", name, value);
+}
+
+/* The sum, the 99th percentile and the longest, and frees. */
+static void tell_samples(const char *name, struct samples *samples)
+{
+    char full[64];
+    double sum = 0;
+
+    qsort(samples->values, samples->count, sizeof(*samples->values), compare_doubles);
+    for (size_t i = 0; i < samples->count; i++)
+        sum += samples->values[i];
+    snprintf(full, sizeof(full), "%s_ms", name);
+    tell(full, sum / 1e6);
+    snprintf(full, sizeof(full), "%s_slice_p99_us", name);
+    tell(full, samples->values[samples->count * 99 / 100] / 1e3);
+    snprintf(full, sizeof(full), "%s_slice_longest_us", name);
+    tell(full, samples->values[samples->count - 1] / 1e3);
+    free(samples->values);
 }
 
 static size_t heap_bytes(void)
@@ -312,7 +359,7 @@ static void on_send(struct session *session, const char *line, size_t len)
     struct client *client = container_of(session, struct client, session);
 
     client->code = proto_parse_code(line, len);
-    if (client->code == PROTO_KEEP_ALIVE)
+    if (client->code == PROTO_KEEP_ALIVE || client->code == PROTO_SHUTDOWN)
         asked.clients[asked.count++] = client;
 }
 
@@ -379,7 +426,7 @@ static void open_world(struct world *world)
     world->store = store_open(&store_options, world->registry, sessions_on_answer, world->sessions,
                               message, sizeof(message));
     check(world->store != NULL, message);
-    sessions_set_store(world->sessions, world->store, clock_now());
+    sessions_set_store(world->sessions, world->store, world->now);
 }
 
 static void close_world(struct world *world)
@@ -502,6 +549,91 @@ static void measure_visits(struct world *world)
     tell("visit_longest_us", visits.longest / 1e3);
 }
 
+/* Everybody is listed as an operator's program does it, page by page in JSON: the time of each
+ * slice, which is what a turn of the loop gives to it. */
+static void measure_walk(struct world *world)
+{
+    const struct admin admin = {
+        .registry = world->registry, .sessions = world->sessions, .node = "bench"};
+    char after[PROTO_MAX_ID_BYTES + 1] = "";
+    struct samples slices = {0};
+    size_t bytes = 0;
+    bool more = true;
+
+    while (more) {
+        const struct stream_filter filter = {.after = after[0] ? after : NULL,
+                                             .limit = STREAM_MAX_LIMIT,
+                                             .connected = -1,
+                                             .target = -1};
+        struct stream *stream = must_have(stream_clients(&admin, &filter));
+        char buf[16 * 1024 + 1];
+        ssize_t len = 0;
+
+        more = false;
+        while (len != STREAM_END) {
+            const double begin = now_ns();
+            len = stream_read(stream, buf, sizeof(buf) - 1);
+            sample(&slices, begin);
+            check(len != STREAM_FAILED, "out of memory");
+            if (len <= 0)
+                continue;
+            bytes += (size_t)len;
+            buf[len] = '\0';
+            const char *next = strstr(buf, "\"next\":\"");
+            more = next && sscanf(next, "\"next\":\"%64[^\"]", after) == 1;
+        }
+        stream_free(stream);
+    }
+    check(bytes > world->count * 100, "a list is not complete");
+    tell_samples("walk", &slices);
+}
+
+/* What was sent is answered; who was told leaves. */
+static void answer_all(struct world *world)
+{
+    for (size_t i = 0; i < asked.count; i++) {
+        struct client *client = asked.clients[i];
+
+        feed(world, client, client->code == PROTO_SHUTDOWN ? "130" : "100", 3);
+        if (client->code == PROTO_SHUTDOWN)
+            session_end(&client->session, REASON_LEFT, world->now);
+    }
+    asked.count = 0;
+}
+
+/* Everybody is told, in two waves of patterns, acknowledges and leaves. */
+static void measure_order(struct world *world)
+{
+    struct orders *orders = sessions_orders(world->sessions);
+    struct order_request order = {.grace_ms = 600000, .by = "bench"};
+    struct order_progress progress;
+    struct samples ticks = {0};
+    size_t gone[ORDER_TARGET_COUNT];
+    char message[256];
+
+    check(order_waves_add(&order.waves, "*[02468]", message, sizeof(message)) == 0 &&
+              order_waves_add(&order.waves, "*", message, sizeof(message)) == 0,
+          message);
+    double begin = now_ns();
+    check(orders_start(orders, &order, world->now) == ORDER_OK, "an order was refused");
+    sample(&ticks, begin);
+    end_turn(world);
+    for (orders_progress(orders, &progress); progress.state == ORDER_RUNNING;
+         orders_progress(orders, &progress)) {
+        const uint64_t next_us = sessions_next_us(world->sessions);
+        if (next_us > world->now.mono_us)
+            advance_to(world, next_us);
+        begin = now_ns();
+        sessions_tick(world->sessions, world->now);
+        sample(&ticks, begin);
+        answer_all(world);
+        end_turn(world);
+    }
+    orders_count_targets(orders, gone);
+    check(gone[ORDER_TARGET_GONE] == world->count, "not everybody was told and left");
+    tell_samples("shutdown", &ticks);
+}
+
 static void measure_sessions(struct world *world)
 {
     /* Zeroed by hand: untouched pages would be counted as part of what is measured. */
@@ -515,6 +647,8 @@ static void measure_sessions(struct world *world)
     measure_idle(world);
     measure_keepalives(world);
     measure_visits(world);
+    measure_walk(world);
+    measure_order(world);
     close_world(world);
     free(asked.clients);
     free(world->clients);

@@ -139,8 +139,7 @@ class FakeControl:
 
     def give(self, body):
         plan = self.plan(body)
-        star = any("*" in patterns for patterns in body["waves"])
-        hold = body.get("hold", "15m" if star else "0s")
+        hold = body.get("hold", "0s")
         self.order = {
             "id": 3, "state": "running", "by": "uid 0", "created": int(time.time()),
             "ended": None, "durable": self.durable, "grace": body.get("grace", "60s"),

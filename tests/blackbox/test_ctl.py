@@ -393,6 +393,19 @@ def test_no_server(folder):
                              "another control socket\n")
 
 
+def test_socket_may_be_named_by_the_environment(fleet, folder):
+    (folder / "else").mkdir()
+    result = ctl("ping", "web-1", folder=folder / "else",
+                 env={"CLISER_SOCKET": str(folder / "cliser.sock")})
+    assert result.code == 0 and result.out.startswith("web-1: ")
+    result = ctl("ping", "web-1", folder=folder, env={"CLISER_SOCKET": "/" + 200 * "x"})
+    assert result.code == 2 and "CLISER_SOCKET: a path of 1 to 107 bytes" in result.err
+    # An option counts more than the environment.
+    result = ctl("ping", "web-1", "-s", folder / "cliser.sock", folder="/",
+                 env={"CLISER_SOCKET": "/nowhere"})
+    assert result.code == 0
+
+
 def test_socket_left_behind(folder):
     socket.socket(socket.AF_UNIX).bind(str(folder / "cliser.sock"))
     result = ctl("status", folder=folder)
@@ -594,7 +607,7 @@ def test_shutdown_order_as_given(fleet, folder):
     fleet.order = {"state": "none"}
     all_go(fleet)
     assert ctl("shutdown", "-w", "db-*", "--all", "-y", folder=folder).code == 0
-    assert orders(fleet)[1] == {"waves": [["db-*"], ["*"]]}
+    assert orders(fleet)[1] == {"waves": [["db-*"], ["*"]], "hold": "15m"}
 
 
 def test_shutdown_tells_each_change_of_a_wave_once(fleet, folder):
