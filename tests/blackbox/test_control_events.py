@@ -142,12 +142,24 @@ def test_last_event_id_goes_on_behind_it(control, server):
         stream.expect_silence(0.05)
         come_and_go(server, "web-3")
         assert stream.expect("connected", cid="web-3").id == last + 1
-    with control.events(last_id=0) as stream:
-        assert [stream.next().id for _ in range(6)] == [1, 2, 3, 4, 5, 6]
-    # Of another life of the server, which counted further.
-    with control.events(last_id=10 ** 12) as stream:
-        come_and_go(server, "web-4")
-        stream.expect("connected", cid="web-4")
+    first = seen - 1
+    for other in (0, 4711, 10 ** 18):  # of another life of the server: nobody knows how many
+        with control.events(last_id=other) as stream:
+            assert stream.expect("missed", missed=None).id == first
+            assert [stream.next().id for _ in range(6)] == list(range(seen, seen + 6))
+
+
+def test_last_event_id_of_the_server_before_says_that_some_may_be_missed(start_server):
+    server = start_server()
+    with Control(server).events() as stream:
+        come_and_go(server)
+        seen = stream.next().id
+    server.stop()
+    server = start_server(folder=server.folder)
+    come_and_go(server, "web-2")
+    with Control(server).events(last_id=seen) as stream:
+        assert stream.expect("missed", missed=None).id > seen
+        stream.expect("connected", cid="web-2")
 
 
 @pytest.mark.parametrize("last_id", ["", "x", "-1", "1.5", "99999999999999999999999", "1, 2"])
@@ -166,7 +178,7 @@ def test_what_is_older_than_the_ring_is_counted(control, server):
     for _ in range(rounds):
         many_events(server, clients).close()
     wait_until(lambda: control.get("/v1/status")[1]["connected"] == 0)
-    happened = 2 + rounds * clients * 2
+    happened = seen + 1 + rounds * clients * 2
     with control.events(last_id=seen) as stream:
         missed = stream.expect("missed")
         assert missed.data == {"missed": happened - KEPT - seen} and missed.id == happened - KEPT

@@ -327,7 +327,7 @@ def test_not_ready_when_max_clients_are_connected(start_server):
     control = Control(server)
     with Client(server).handshake("web-1"):
         status, answer = control.get("/readyz")
-        assert (status, answer["ready"]) == (503, False) and "max_clients" in answer["why"]
+        assert (status, answer["ready"]) == (503, False) and "room" in answer["why"]
         assert control.get("/healthz") == (200, {"ok": True})
         assert control.get("/v1/status")[1]["ready"] is False
         assert control.metrics()["cliser_ready"] == 0

@@ -12,7 +12,7 @@
 
 static int set_up(void **state)
 {
-    *state = events_new();
+    *state = events_new(0);
     return *state ? 0 : -1;
 }
 
@@ -159,16 +159,27 @@ static void what_is_no_longer_kept_is_one_event_that_counts(void **state)
     assert_memory_equal(buf, expected, (size_t)len);
 }
 
-static void number_that_is_still_to_come_goes_on_from_here(void **state)
+static void number_of_another_life_gets_all_that_is_kept(void **state)
 {
-    char buf[EVENTS_MAX_TEXT_BYTES];
-    uint64_t seen = UINT64_MAX;
+    static const uint64_t others[] = {0, 4711, UINT64_C(1700000000122999),
+                                      UINT64_C(1700000000123006), UINT64_MAX};
+    static const char expected[] =
+        "id: 1700000000123000\nevent: missed\ndata: {\"missed\":null}\n\nid: 1700000000123001\n";
+    struct events *events = events_new(INT64_C(1700000000123));
 
-    add_many(*state, 5);
-    assert_int_equal(events_read(*state, &seen, buf, sizeof(buf)), 0);
-    assert_true(seen == 5);
-    add(*state, "web-2");
-    assert_int_equal(read_all(*state, &seen, sizeof(buf)), 1);
+    (void)state;
+    add_many(events, 5);
+    assert_true(events_last(events) == UINT64_C(1700000000123005));
+    for (size_t i = 0; i < COUNT(others); i++) {
+        char buf[EVENTS_MAX_TEXT_BYTES];
+        uint64_t seen = others[i];
+
+        assert_true(events_read(events, &seen, buf, sizeof(buf)) > strlen(expected));
+        assert_memory_equal(buf, expected, strlen(expected));
+        read_all(events, &seen, sizeof(buf));
+        assert_true(seen == events_last(events));
+    }
+    events_free(events);
 }
 
 static void without_room_nothing_is_lost(void **state)
@@ -221,7 +232,7 @@ int main(void)
         TEST(news_of_orders_have_what_they_are_about),
         TEST(full_ring_is_read_whole_in_blocks_of_any_size),
         TEST(what_is_no_longer_kept_is_one_event_that_counts),
-        TEST(number_that_is_still_to_come_goes_on_from_here),
+        TEST(number_of_another_life_gets_all_that_is_kept),
         TEST(without_room_nothing_is_lost),
         TEST(longest_event_fits),
     };

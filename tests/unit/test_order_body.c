@@ -26,15 +26,14 @@ static void good_bodies_become_orders(void **state)
         uint64_t hold_ms;
         bool dry_run;
     } rows[] = {
-        {"{\"waves\":[[\"a\"]]}", "a", 1, 60000, UINT64_MAX, false},
-        {" {\n\"waves\" : [ [\"web-*\",\"b\"] , [\"c\"] ] }\n", "web-*,b", 2, 60000, UINT64_MAX,
-         false},
+        {"{\"waves\":[[\"a\"]]}", "a", 1, 60000, 0, false},
+        {" {\n\"waves\" : [ [\"web-*\",\"b\"] , [\"c\"] ] }\n", "web-*,b", 2, 60000, 0, false},
         {"{\"waves\":[[\"a\"]],\"grace\":\"0s\",\"hold\":\"0s\"}", "a", 1, 0, 0, false},
         {"{\"hold\":\"30d\",\"grace\":\"1d\",\"dry_run\":true,\"waves\":[[\"a\"]]}", "a", 1,
          86400000, UINT64_C(2592000000), true},
-        {"{\"waves\":[[\"a\"]],\"grace\":null,\"hold\":null,\"dry_run\":false}", "a", 1, 60000,
-         UINT64_MAX, false},
-        {"{\"waves\":[[\"\\u0061\"]],\"grace\":\"1500ms\"}", "a", 1, 1500, UINT64_MAX, false},
+        {"{\"waves\":[[\"a\"]],\"grace\":null,\"hold\":null,\"dry_run\":false}", "a", 1, 60000, 0,
+         false},
+        {"{\"waves\":[[\"\\u0061\"]],\"grace\":\"1500ms\"}", "a", 1, 1500, 0, false},
     };
 
     (void)state;
