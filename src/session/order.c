@@ -326,6 +326,12 @@ void orders_client_gone(struct orders *orders, struct registry_record *record)
         set_flags(orders, record, record->order_flags & ~RECORD_PRESENT);
 }
 
+void orders_forget_client(struct orders *orders, struct registry_record *record)
+{
+    if (is_planned(orders, record))
+        set_wave(orders, record, 0, 0);
+}
+
 void orders_freeze(struct orders *orders)
 {
     orders->frozen = true;
