@@ -300,10 +300,14 @@ void orders_client_connected(struct orders *orders, struct registry_record *reco
     const bool awaited = record->order_flags & RECORD_AWAITED;
     if (wave == 0)
         return;
-    if (wave != record->order_wave)
-        set_wave(orders, record, wave, RECORD_PRESENT);
-    else
+    if (wave == record->order_wave) {
         set_flags(orders, record, (record->order_flags & ~RECORD_AWAITED) | RECORD_PRESENT);
+    } else {
+        set_wave(orders, record, wave, RECORD_PRESENT);
+        /* After a restart it would be one that missed its first wave. */
+        if (wave != order_waves_match(&orders->waves, record->cid, 0))
+            store_save_target(orders->store, record, now);
+    }
     if (has_begun(orders, wave - 1) && (awaited || holds(orders, now)))
         tell(orders, record, now);
 }
@@ -743,8 +747,9 @@ static bool has_expired(const struct orders *orders, struct moment now)
     return now.wall_ms > until_ms + (int64_t)ORDER_MAX_AWAY_MS || seconds(now) < row->created;
 }
 
-/* What a client is to an order that was interrupted. Its row, if it has one, says that it was told;
- * who has not answered and was there until the end of the server may never have heard it. */
+/* What a client is to an order that was interrupted. Its row, if it has one, says that it was told,
+ * or is in another wave than the first that matches; who has not answered and was there until the
+ * end of the server may never have heard it. */
 static void plan_again(struct orders *orders, struct registry_record *record)
 {
     unsigned wave = record->order_wave <= orders->waves.count ? record->order_wave : 0;
