@@ -297,7 +297,7 @@ void orders_client_connected(struct orders *orders, struct registry_record *reco
         return;
 
     const unsigned wave = wave_of_newcomer(orders, record, now);
-    const bool awaited = record->order_flags & RECORD_AWAITED;
+    const bool awaited = record->order_flags & RECORD_AWAITED && orders->state == ORDER_RUNNING;
     if (wave == 0)
         return;
     if (wave == record->order_wave) {
