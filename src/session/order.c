@@ -719,7 +719,8 @@ static void find_step(struct orders *orders, struct moment now)
 {
     const int64_t hold_until_ms = orders->row.created * 1000 + (int64_t)orders->row.hold_ms;
 
-    while (orders->current + 1 < orders->waves.count && orders->rows[orders->current].ended != 0)
+    while (orders->current + 1 < orders->waves.count && orders->rows[orders->current].ended != 0 &&
+           (is_under_way(orders) || has_begun(orders, orders->current + 1)))
         orders->current++;
     if (orders->rows[orders->current].started == 0)
         orders->step = STEP_BEGIN;
