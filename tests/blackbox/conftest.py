@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 
-pytest.register_assert_rewrite("harness")
+pytest.register_assert_rewrite("harness", "control")
 
 import harness  # noqa: E402 (its assertions shall say what they compared)
 
