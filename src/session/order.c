@@ -722,10 +722,8 @@ static void find_step(struct orders *orders, struct moment now)
     while (orders->current + 1 < orders->waves.count && orders->rows[orders->current].ended != 0 &&
            (is_under_way(orders) || has_begun(orders, orders->current + 1)))
         orders->current++;
-    if (orders->rows[orders->current].started == 0)
-        orders->step = STEP_BEGIN;
-    else
-        orders->step = orders->state == ORDER_RUNNING ? STEP_TELL : STEP_WAIT;
+    /* Whoever is still to be told of a wave that had begun is awaited; others come too late. */
+    orders->step = has_begun(orders, orders->current) ? STEP_WAIT : STEP_BEGIN;
     orders->cursor = 0;
     orders->wave_due_us = now.mono_us + orders->row.grace_ms * CLOCK_US_PER_MS;
     orders->hold_until_us = now.mono_us;
