@@ -665,7 +665,7 @@ static void restart(enum reason reason, uint64_t away_us)
     world->orders = orders_new(world->registry, &ops, world);
     orders_set_store(world->orders, &world->store);
     world->step++;
-    world->is_telling = true;
+    world->is_telling = false;
     orders_restore(world->orders, kept->exists ? &kept->order : NULL, world->now);
     take_matches();
     check();
@@ -833,6 +833,7 @@ static void plan_with_many_patterns_takes_smaller_slices(void **unused)
 static void plan_of_a_second_order_is_not_confused_by_the_first(void **unused)
 {
     const int count = 9000; /* more than two slices of the plan */
+    struct client *stays = &world->clients[count - 2];
 
     (void)unused;
     add_connected("web-%d", 0, count);
@@ -841,10 +842,14 @@ static void plan_of_a_second_order_is_not_confused_by_the_first(void **unused)
     assert_int_equal(state(), ORDER_DONE);
     assert_int_equal(world->tells, count);
     for (int i = 0; i < count; i++) {
+        if (&world->clients[i] == stays)
+            continue;
         leave(&world->clients[i], REASON_SHUTDOWN);
         arrive(&world->clients[i]);
     }
     start(MIN, 0, WAVES("web-88*"));
+    leave(stays, REASON_SHUTDOWN);
+    check();
     struct client *last = &world->clients[count - 1];
     struct client *match = find("web-8898");
     assert_int_equal(orders_target(world->orders, last->record), ORDER_TARGET_NONE);
@@ -1217,6 +1222,23 @@ static void newcomer_before_its_wave_is_told_with_it(void **unused)
         expect_numbers(2, 3, 0, 2, 0, 0, 2, 1);
         assert_int_equal(again(), 0);
     }
+}
+
+static void client_of_three_waves_is_told_with_the_first_that_it_does_not_miss(void **unused)
+{
+    (void)unused;
+    struct client *off = add("web-%d", 1);
+    newcomer("web-2");
+    newcomer("db-1");
+    start(MIN, 0, WAVES("web-*", "db-*,web-1", "web-1", "*"));
+    settle();
+    live(MIN);
+    arrive(off); /* in the second */
+    assert_int_equal(off->tells, 0);
+    expect_numbers(2, 1, 0, 1, 0, 0, 1, 0);
+    expect_numbers(3, 1, 1, 0, 0, 0, 0, 0);
+    live(MIN);
+    assert_int_equal(off->tells, 1);
 }
 
 static void newcomer_behind_its_wave_is_told_under_hold_only(void **unused)
@@ -1677,6 +1699,43 @@ static void restore_of_an_order_in_a_wave_waits_for_those_it_may_have_missed(voi
     }
 }
 
+/* Before the server has turned once. */
+static void restore_leaves_those_alone_whom_the_wave_has_done_with(void **unused)
+{
+    (void)unused;
+    add_connected("web-%d", 0, 3);
+    add("web-off-%d", 0);
+    add_connected("db-%d", 0, 2);
+    start(MIN, 0, WAVES("web-*", "db-*"));
+    settle();
+    acknowledge(find("web-0"));
+    restart(REASON_CRASH, S);
+    world->must_be_silent = true;
+    arrive(find("web-0"));
+    arrive(find("web-off-0"));
+    for (int i = 0; i < 5; i++)
+        tick();
+    check();
+    world->must_be_silent = false;
+    arrive(find("web-1"));
+    assert_int_equal(find("web-1")->tells, 2);
+    leave(find("web-1"), REASON_LEFT);
+    arrive(find("web-2"));
+    live(MIN);
+    assert_int_equal(wave_of(2).state, ORDER_WAVE_RUNNING);
+
+    /* The first wave is over: who had not acknowledged is up, and that is how it stays. */
+    restart(REASON_CRASH, S);
+    world->must_be_silent = true;
+    arrive(find("web-2"));
+    arrive(find("web-1"));
+    settle();
+    world->must_be_silent = false;
+    expect_numbers(2, 2, 2, 0, 0, 0, 0, 0);
+    live(MIN);
+    assert_int_equal(state(), ORDER_DONE);
+}
+
 static void restore_while_a_wave_is_told_tells_the_rest(void **unused)
 {
     const int count = 3 * TELL_SLICE;
@@ -1994,8 +2053,8 @@ static void restore_takes_no_target_for_more_than_it_is(void **unused)
     start(MIN, 0, WAVES("web-*"));
     settle();
     /* Somebody has edited the table. */
-    world->store.kept.wave[find("web-0")->record->sid] = 63;
-    world->store.kept.flags[find("web-0")->record->sid] = RECORD_TOLD | RECORD_ACKNOWLEDGED;
+    world->store.wave[find("web-0")->record->sid] = 63;
+    world->store.flags[find("web-0")->record->sid] = RECORD_TOLD | RECORD_ACKNOWLEDGED;
     restart(REASON_CRASH, S);
     expect_numbers(1, 3, 3, 0, 0, 0, 0, 0);
     arrive(find("web-0"));
@@ -2099,6 +2158,23 @@ static void forgotten_client_is_no_target_any_more(void **unused)
     struct client *next = newcomer("nas");
     assert_int_equal(next->record->order_wave, 0);
     check();
+}
+
+static void forgotten_client_that_was_not_planned_changes_no_number(void **unused)
+{
+    const int count = 9000;
+
+    (void)unused;
+    for (int i = 0; i < count; i++)
+        add("web-%d", i);
+    start(0, 0, WAVES("web-*"));
+    settle();
+    start(0, 0, WAVES("web-*"));
+    assert_int_equal(orders_cancel(world->orders, "me", world->now), ORDER_OK);
+    const size_t targets = wave_of(1).numbers.targets;
+    assert_true(targets < (size_t)count);
+    forget(&world->clients[count - 1]);
+    expect_numbers(1, targets, 0, 0, 0, 0, 0, targets);
 }
 
 /* ---- all of it ---- */
@@ -2256,6 +2332,7 @@ int main(void)
         IN_WORLD(client_told_by_an_earlier_order_is_not_told_again),
         IN_WORLD(acknowledgement_counts_once_and_only_when_told),
         IN_WORLD(newcomer_before_its_wave_is_told_with_it),
+        IN_WORLD(client_of_three_waves_is_told_with_the_first_that_it_does_not_miss),
         IN_WORLD(newcomer_behind_its_wave_is_told_under_hold_only),
         IN_WORLD(newcomer_is_told_at_once_and_not_twice_in_a_session),
         IN_WORLD(session_back_without_hold_is_left_alone_and_counts_as_up),
@@ -2271,6 +2348,7 @@ int main(void)
         IN_WORLD(cancel_counts_when_the_store_fails),
         IN_WORLD(restore_of_an_order_before_its_first_wave_begins_it),
         IN_WORLD(restore_of_an_order_in_a_wave_waits_for_those_it_may_have_missed),
+        IN_WORLD(restore_leaves_those_alone_whom_the_wave_has_done_with),
         IN_WORLD(restore_while_a_wave_is_told_tells_the_rest),
         IN_WORLD(restore_between_two_waves_begins_the_next),
         IN_WORLD(restore_keeps_the_wave_of_who_was_moved_to_a_later_one),
@@ -2286,6 +2364,7 @@ int main(void)
         IN_WORLD(freeze_tells_nobody_and_counts_no_end),
         IN_WORLD(need_is_of_the_targets_of_an_order_under_way),
         IN_WORLD(forgotten_client_is_no_target_any_more),
+        IN_WORLD(forgotten_client_that_was_not_planned_changes_no_number),
         IN_WORLD(walk_at_random_breaks_no_rule),
     };
 
