@@ -952,11 +952,14 @@ static void wave_of_many_copes_with_who_comes_and_goes_meanwhile(void **unused)
     expect_numbers(1, count, count - TELL_SLICE - 1, TELL_SLICE, 1, 1, TELL_SLICE - 1, 1);
     struct client *late = newcomer("web-late");
     assert_true(is_told(late));
+    acknowledge(late);
     arrive(&world->clients[count - 1]);
     assert_true(is_told(&world->clients[count - 1]));
     arrive(&world->clients[0]);
     settle();
     assert_int_equal(world->tells, count + 2); /* one of them twice, in two sessions */
+    assert_int_equal(news_of(ORDER_CLIENT_TOLD), count + 2);
+    assert_int_equal(orders_target(world->orders, late->record), ORDER_TARGET_ACKNOWLEDGED);
     for (int i = 1; i < count; i++)
         assert_int_equal(world->clients[i].tells, 1);
     assert_int_equal(world->clients[0].tells, 2);
@@ -1222,6 +1225,22 @@ static void newcomer_before_its_wave_is_told_with_it(void **unused)
         expect_numbers(2, 3, 0, 2, 0, 0, 2, 1);
         assert_int_equal(again(), 0);
     }
+}
+
+static void client_of_two_waves_that_is_back_is_not_told_with_the_second(void **unused)
+{
+    (void)unused;
+    struct client *both = newcomer("web-1");
+    newcomer("web-2");
+    start(MIN, 0, WAVES("web-*", "*-1"));
+    settle();
+    acknowledge(both);
+    leave(both, REASON_SHUTDOWN);
+    arrive(both);
+    live(2 * MIN);
+    assert_int_equal(state(), ORDER_DONE);
+    assert_int_equal(both->tells, 1);
+    assert_int_equal(both->record->order_wave, 1);
 }
 
 static void client_of_three_waves_is_told_with_the_first_that_it_does_not_miss(void **unused)
@@ -2332,6 +2351,7 @@ int main(void)
         IN_WORLD(client_told_by_an_earlier_order_is_not_told_again),
         IN_WORLD(acknowledgement_counts_once_and_only_when_told),
         IN_WORLD(newcomer_before_its_wave_is_told_with_it),
+        IN_WORLD(client_of_two_waves_that_is_back_is_not_told_with_the_second),
         IN_WORLD(client_of_three_waves_is_told_with_the_first_that_it_does_not_miss),
         IN_WORLD(newcomer_behind_its_wave_is_told_under_hold_only),
         IN_WORLD(newcomer_is_told_at_once_and_not_twice_in_a_session),
