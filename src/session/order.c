@@ -297,13 +297,17 @@ void orders_client_connected(struct orders *orders, struct registry_record *reco
         return;
 
     const unsigned wave = wave_of_newcomer(orders, record, now);
-    const bool awaited = record->order_flags & RECORD_AWAITED;
+    const bool awaited = record->order_flags & RECORD_AWAITED && orders->state == ORDER_RUNNING;
     if (wave == 0)
         return;
-    if (wave != record->order_wave)
-        set_wave(orders, record, wave, RECORD_PRESENT);
-    else
+    if (wave == record->order_wave) {
         set_flags(orders, record, (record->order_flags & ~RECORD_AWAITED) | RECORD_PRESENT);
+    } else {
+        set_wave(orders, record, wave, RECORD_PRESENT);
+        /* After a restart it would be one that missed its first wave. */
+        if (wave != order_waves_match(&orders->waves, record->cid, 0))
+            store_save_target(orders->store, record, now);
+    }
     if (has_begun(orders, wave - 1) && (awaited || holds(orders, now)))
         tell(orders, record, now);
 }
@@ -324,6 +328,12 @@ void orders_client_gone(struct orders *orders, struct registry_record *record)
 {
     if (!orders->frozen && is_planned(orders, record) && record->order_wave != 0)
         set_flags(orders, record, record->order_flags & ~RECORD_PRESENT);
+}
+
+void orders_forget_client(struct orders *orders, struct registry_record *record)
+{
+    if (is_planned(orders, record))
+        set_wave(orders, record, 0, 0);
 }
 
 void orders_freeze(struct orders *orders)
@@ -709,12 +719,11 @@ static void find_step(struct orders *orders, struct moment now)
 {
     const int64_t hold_until_ms = orders->row.created * 1000 + (int64_t)orders->row.hold_ms;
 
-    while (orders->current + 1 < orders->waves.count && orders->rows[orders->current].ended != 0)
+    while (orders->current + 1 < orders->waves.count && orders->rows[orders->current].ended != 0 &&
+           (is_under_way(orders) || has_begun(orders, orders->current + 1)))
         orders->current++;
-    if (orders->rows[orders->current].started == 0)
-        orders->step = STEP_BEGIN;
-    else
-        orders->step = orders->state == ORDER_RUNNING ? STEP_TELL : STEP_WAIT;
+    /* Whoever is still to be told of a wave that had begun is awaited; others come too late. */
+    orders->step = has_begun(orders, orders->current) ? STEP_WAIT : STEP_BEGIN;
     orders->cursor = 0;
     orders->wave_due_us = now.mono_us + orders->row.grace_ms * CLOCK_US_PER_MS;
     orders->hold_until_us = now.mono_us;
@@ -737,8 +746,9 @@ static bool has_expired(const struct orders *orders, struct moment now)
     return now.wall_ms > until_ms + (int64_t)ORDER_MAX_AWAY_MS || seconds(now) < row->created;
 }
 
-/* What a client is to an order that was interrupted. Its row, if it has one, says that it was told;
- * who has not answered and was there until the end of the server may never have heard it. */
+/* What a client is to an order that was interrupted. Its row, if it has one, says that it was told,
+ * or is in another wave than the first that matches; who has not answered and was there until the
+ * end of the server may never have heard it. */
 static void plan_again(struct orders *orders, struct registry_record *record)
 {
     unsigned wave = record->order_wave <= orders->waves.count ? record->order_wave : 0;

@@ -171,6 +171,9 @@ void orders_client_acknowledged(struct orders *orders, struct registry_record *r
 /* A client is no longer connected. */
 void orders_client_gone(struct orders *orders, struct registry_record *record);
 
+/* A client is about to be forgotten: it is no target any more. */
+void orders_forget_client(struct orders *orders, struct registry_record *record);
+
 /* The server ends: sessions that end from here on have not gone for the order, and nobody is told
  * any more. The next start takes the order up. */
 void orders_freeze(struct orders *orders);

@@ -255,6 +255,7 @@ void sessions_forget(struct sessions *all, struct registry_record *record, struc
 {
     all->now = now;
     store_forget(all->store, record, now);
+    orders_forget_client(all->orders, record);
     registry_remove(all->registry, record);
 }
 

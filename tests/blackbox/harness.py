@@ -15,8 +15,8 @@ docs/configuration.md. The pieces:
   rows     the table `clients`, read the way an operator would: read-only, beside the server.
 
 Every line from a server is compared with the full list of lines that docs/protocol.md allows, so a
-wrong byte anywhere fails the test that happens to see it; so does a 130, which nothing in these
-tests orders.
+wrong byte anywhere fails the test that happens to see it. So does a 130: only a client whose test
+has set may_be_told may hear one, once in a session and never before its 140.
 
 Waiting is polling with a deadline. CLISER_TIME_SCALE stretches deadlines (a sanitizer build wants 3
 or so) and nothing else: intervals that the server is configured with stay as they are.
@@ -57,6 +57,7 @@ ASK_PASSWORD = b"110: qual a senha\r\n"
 ASK_ID = b"120: qual o ID\r\n"
 CONNECTED = b"140: Connected\r\n"
 KEEP_ALIVE = b"100: keep alive\r\n"
+SHUTDOWN = b"130: shutdown sys\r\n"
 REFUSALS = {
     400: b"400: protocol error\r\n",
     408: b"408: timed out\r\n",
@@ -456,13 +457,28 @@ def address_of(target):
     return socket.AF_UNIX, str(target)
 
 
-def check_line(line):
-    """Every line of every test comes through here."""
-    assert not line.startswith(b"130"), f"nobody ordered a shutdown, but {line!r} came"
-    assert line in KNOWN_LINES, f"not a line of the protocol: {line!r}"
+class Listener:
+    """What a client may hear. Every line of every test comes through here."""
+
+    may_be_told = False  # a test that orders a shutdown sets it for those who are to be told
+    was_connected = None  # when the 140 was read
+    told = None  # when the 130 was
+
+    def hear(self, line):
+        if line[:3] == b"130":
+            assert self.may_be_told, f"nobody ordered a shutdown of this one, but {line!r} came"
+            assert self.was_connected, "a 130 came before the 140"
+            assert not self.told, "a session was told twice"
+            assert line == SHUTDOWN
+            self.told = time.monotonic()
+            return
+        assert line in KNOWN_LINES, f"not a line of the protocol: {line!r}"
+        if line == CONNECTED:
+            assert not self.was_connected, "a second 140 came"
+            self.was_connected = time.monotonic()
 
 
-class Client:
+class Client(Listener):
     """One connection in the foreground. Lines go out with LF unless a test says otherwise."""
 
     def __init__(self, target, source=None, rcvbuf=None, timeout=5.0):
@@ -497,7 +513,7 @@ class Client:
 
     def recv_line(self, timeout=5.0, scaled=True):
         """
-        The next line with its end, checked by check_line(). b"" at the end of the stream,
+        The next line with its end, checked by hear(). b"" at the end of the stream,
         TimeoutError when none comes.
         """
         end = time.monotonic() + (limit(timeout) if scaled else timeout)
@@ -516,7 +532,7 @@ class Client:
             self.buffer += chunk
         line, rest = self.buffer.split(b"\n", 1)
         self.buffer = rest
-        check_line(line + b"\n")
+        self.hear(line + b"\n")
         return line + b"\n"
 
     def expect(self, line, timeout=5.0):
@@ -600,7 +616,7 @@ class Client:
 # --- many clients -------------------------------------------------------------------------------
 
 
-class Member:
+class Member(Listener):
     """One client of a swarm. state: connecting, open, connected, refused, closed, failed."""
 
     def __init__(self, cid, sock, opened):
@@ -611,7 +627,6 @@ class Member:
         self.lines = []  # (time, line)
         self.state = "connecting"
         self.code = None  # of the refusal
-        self.was_connected = None  # when the 140 was read
         self.ended = None  # when the stream ended
         self.error = None
         self.silent = False
@@ -624,13 +639,14 @@ class Swarm:
     """Many clients in one thread. Not started by a thread of its own; call pump()."""
 
     def __init__(self, target, password=PASSWORD, pipelined=False, answer=True, source=None,
-                 on_connected=None):
+                 on_connected=None, on_told=None):
         self.family, self.address = address_of(target)
         self.password = password.encode() if isinstance(password, str) else password
         self.pipelined = pipelined
         self.answer = answer
         self.source = source
         self.on_connected = on_connected
+        self.on_told = on_told
         self.members = []
         self.selector = selectors.DefaultSelector()
 
@@ -640,7 +656,7 @@ class Swarm:
     def __exit__(self, *_):
         self.close()
 
-    def add(self, cid):
+    def add(self, cid, may_be_told=False):
         """Starts to connect one client; it goes on in pump(). cid None: never says a word."""
         sock = socket.socket(self.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         if self.source:
@@ -648,6 +664,7 @@ class Swarm:
         if self.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         member = Member(cid, sock, time.monotonic())
+        member.may_be_told = may_be_told
         self.members.append(member)
         result = sock.connect_ex(self.address)
         if result not in (0, errno.EINPROGRESS, errno.EAGAIN):
@@ -656,8 +673,12 @@ class Swarm:
         self.selector.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE, member)
         return member
 
-    def add_all(self, cids):
-        return [self.add(cid) for cid in cids]
+    def add_all(self, cids, may_be_told=False):
+        return [self.add(cid, may_be_told) for cid in cids]
+
+    def say(self, member, text):
+        """Sends a line of this client's own accord."""
+        self._send(member, text.encode() + b"\n")
 
     def pump(self, seconds, until=None, scaled=True):
         """
@@ -745,7 +766,7 @@ class Swarm:
             self._take(member, line + b"\n", now)
 
     def _take(self, member, line, now):
-        check_line(line)
+        member.hear(line)
         assert member.code is None, f"{line!r} came behind a refusal"
         member.lines.append((now, line))
         if line == ASK_PASSWORD and not self.pipelined and member.cid is not None:
@@ -754,11 +775,12 @@ class Swarm:
             self._send(member, member.cid.encode() + b"\n")
         elif line == CONNECTED:
             member.state = "connected"
-            member.was_connected = now
             if self.on_connected:
                 self.on_connected(member)
         elif line == KEEP_ALIVE and self.answer and not member.silent:
             self._send(member, b"100\n")
+        elif line == SHUTDOWN and self.on_told:
+            self.on_told(member)
         elif line[:1] == b"4":
             member.code = int(line[:3])
 

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "cliser/proto.h"
 #include "session/internal.h"
+#include "session/order.h"
 
 #include "unit.h"
 
@@ -2364,6 +2365,137 @@ static void forget_after_gets_through_more_than_one_round(void **state)
 
 /* ---- reload ---- */
 
+/* ---- shutdown orders (test_order.c has their rules) ---- */
+
+static void give_order(uint64_t hold_ms)
+{
+    struct order_request request = {.grace_ms = 60000, .hold_ms = hold_ms, .by = "me"};
+    char message[128];
+
+    assert_int_equal(order_waves_add(&request.waves, "web-*", message, sizeof(message)), 0);
+    assert_int_equal(orders_start(sessions_orders(world->sessions), &request, world->now),
+                     ORDER_OK);
+}
+
+/* As the server does it, with everything committed in between. */
+static void carry_out(void)
+{
+    world->ordering = true;
+    for (int i = 0; i < 5; i++) {
+        turn();
+        live(0);
+    }
+    world->ordering = false;
+}
+
+static struct order_numbers order_numbers(void)
+{
+    struct order_wave_progress wave;
+
+    orders_wave_progress(sessions_orders(world->sessions), 0, &wave);
+    return wave.numbers;
+}
+
+static enum order_state order_state(void)
+{
+    struct order_progress order;
+
+    orders_progress(sessions_orders(world->sessions), &order);
+    return order.state;
+}
+
+static void order_reaches_sessions_and_hears_of_them(void **state)
+{
+    struct client *one = enter("web-1");
+    struct client *two = enter("web-2");
+    struct client *other = enter("db-1");
+
+    (void)state;
+    give_order(0);
+    live(S);
+    assert_int_equal(times_sent(one, PROTO_SHUTDOWN), 0); /* the store has not answered */
+    carry_out();
+    assert_int_equal(last_code(one), PROTO_SHUTDOWN);
+    assert_int_equal(last_code(two), PROTO_SHUTDOWN);
+    assert_int_equal(times_sent(other, PROTO_SHUTDOWN), 0);
+    assert_int_equal(sessions_leaving(world->sessions), 2);
+    feed(one, "100");
+    assert_int_equal(order_numbers().acknowledged, 0);
+    feed(one, "130");
+    feed(one, "130");
+    assert_int_equal(order_numbers().acknowledged, 1);
+    assert_false(sessions_may_forget(world->sessions, record_of("web-1")));
+    session_end(&one->session, REASON_LEFT, world->now);
+    assert_int_equal(record_of("web-1")->reason, REASON_SHUTDOWN);
+    assert_false(sessions_may_forget(world->sessions, record_of("web-1")));
+    assert_int_equal(order_numbers().gone, 1);
+    assert_int_equal(order_state(), ORDER_RUNNING);
+    session_end(&two->session, REASON_RESET, world->now);
+    assert_int_equal(record_of("web-2")->reason, REASON_SHUTDOWN);
+    carry_out();
+    assert_int_equal(order_state(), ORDER_DONE);
+    assert_true(sessions_may_forget(world->sessions, record_of("web-1")));
+    sessions_forget(world->sessions, record_of("web-1"), world->now);
+    assert_int_equal(order_numbers().targets, 1);
+    turn();
+    check_invariants();
+}
+
+static void order_that_holds_tells_right_after_the_140(void **state)
+{
+    (void)state;
+    give_order(600000);
+    carry_out();
+    struct client *client = claim("web-1");
+    struct client *gone = claim("web-2");
+    struct client *other = claim("db-1");
+    gone->fails_at = PROTO_CONNECTED;
+    assert_int_equal(last_code(client), PROTO_ID);
+    world->ordering = true;
+    turn();
+    world->ordering = false;
+    assert_int_equal(client->codes[2], PROTO_CONNECTED);
+    assert_int_equal(client->codes[3], PROTO_SHUTDOWN);
+    assert_int_equal(client->sent, 4);
+    /* The 140 found it gone: there is nobody to be told. */
+    assert_int_equal(last_code(gone), PROTO_CONNECTED);
+    assert_true(gone->closed);
+    assert_int_equal(last_code(other), PROTO_CONNECTED);
+    assert_int_equal(order_numbers().told, 1);
+    check_invariants();
+}
+
+static void order_whose_130_finds_the_peer_gone_goes_on(void **state)
+{
+    struct client *one = enter("web-1");
+    struct client *two = enter("web-2");
+
+    (void)state;
+    one->fails_at = PROTO_SHUTDOWN;
+    give_order(0);
+    carry_out();
+    assert_true(one->closed);
+    assert_int_equal(last_code(two), PROTO_SHUTDOWN);
+    assert_int_equal(order_numbers().told, 2);
+    assert_int_equal(order_numbers().gone, 1);
+    check_invariants();
+}
+
+static void order_of_a_server_that_ends_goes_no_further(void **state)
+{
+    struct client *client = enter("web-1");
+
+    (void)state;
+    give_order(600000);
+    turn();
+    sessions_freeze_orders(world->sessions);
+    live(S);
+    turn();
+    struct client *late = enter("web-2");
+    assert_int_equal(times_sent(client, PROTO_SHUTDOWN) + times_sent(late, PROTO_SHUTDOWN), 0);
+    assert_int_equal(order_state(), ORDER_RUNNING);
+}
+
 static void reload_changes_passwords_and_disconnects_nobody(void **state)
 {
     struct client *connected = enter("a");
@@ -2652,6 +2784,10 @@ int main(void)
         IN_WORLD(forget_after_waits_for_claims_in_flight),
         IN_WORLD(forget_after_counts_from_the_end_of_a_claim_given_back),
         IN_WORLD(forget_after_gets_through_more_than_one_round),
+        IN_WORLD(order_reaches_sessions_and_hears_of_them),
+        IN_WORLD(order_that_holds_tells_right_after_the_140),
+        IN_WORLD(order_whose_130_finds_the_peer_gone_goes_on),
+        IN_WORLD(order_of_a_server_that_ends_goes_no_further),
         IN_WORLD(reload_changes_passwords_and_disconnects_nobody),
         IN_ASKING_WORLD(sessions_of_random_clients_never_contradict_each_other),
     };
