@@ -1,0 +1,83 @@
+"""
+Peers of the control side that break the rules, or keep them in ways that nobody else does. Whatever
+they do, others are served, the clients are left alone, and nothing is done that was not allowed.
+"""
+
+import contextlib
+import json
+import socket
+
+import harness
+import pytest
+
+TOKEN = "a-token-that-nobody-guesses"
+
+
+@pytest.fixture
+def control(start_server, folder):
+    """A server with both sides of the control API, and the address of each."""
+    (folder / "token").write_text(TOKEN + "\n")
+    (folder / "token").chmod(0o600)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    server = start_server({"control": {"socket": "cliser.sock", "http": f"127.0.0.1:{port}",
+                                       "token_file": str(folder / "token")}})
+    return server, (str(folder / "cliser.sock"), ("127.0.0.1", port))
+
+
+def connect(address, timeout=5.0):
+    family, address = harness.address_of(address)
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.settimeout(harness.limit(timeout))
+    sock.connect(address)
+    return sock
+
+
+def request_bytes(address, method, path, body=None, headers=()):
+    host = "localhost" if isinstance(address, str) else f"localhost:{address[1]}"
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", f"Authorization: Bearer {TOKEN}",
+             "Content-Type: application/json", *headers]
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
+
+
+def read_all(sock):
+    """What comes until the end of the stream, a reset included."""
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := sock.recv(65536):
+            data += chunk
+    return data
+
+
+def read_answers(sock, count):
+    """The statuses of so many answers that come one behind the other."""
+    data = b""
+    while data.count(b"HTTP/1.1 ") < count or not data.endswith(b"}"):
+        chunk = sock.recv(65536)
+        assert chunk, f"the stream ended behind {data!r}"
+        data += chunk
+    return [int(part[:3]) for part in data.split(b"HTTP/1.1 ")[1:]]
+
+
+def exchange(address, data, timeout=5.0):
+    with connect(address, timeout) as sock:
+        sock.sendall(data)
+        return read_all(sock)
+
+
+def status_of(address, method="GET", path="/v1/status", body=None, headers=(), timeout=5.0):
+    data = request_bytes(address, method, path, body, [*headers, "Connection: close"])
+    return int(exchange(address, data, timeout).split(b" ", 2)[1])
+
+
+def test_pipelining_and_half_closing_leaves_the_side_open(control):
+    _, sides = control
+    for side in sides:
+        for count in range(1, 6):
+            with connect(side) as sock:
+                sock.sendall(request_bytes(side, "GET", "/healthz") * count)
+                sock.shutdown(socket.SHUT_WR)
+                assert read_answers(sock, count) == [200] * count
+            assert status_of(side) == 200
