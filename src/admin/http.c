@@ -7,6 +7,7 @@
  */
 #include "admin/http.h"
 
+#include "admin/entrance.h"
 #include "admin/events.h"
 #include "admin/metrics.h"
 #include "admin/request.h"
@@ -82,14 +83,15 @@ struct endpoint {
     struct listen_socket socket;
     struct MHD_Daemon *daemon; /* NULL while it is not there */
     struct event *ready;       /* the library's epoll descriptor */
-    struct event *timer;       /* its next timeout. Not one event with the other: that would be out
-                                * of epoll once its time was up. */
+    struct entrance *entrance;
+    struct event *timer; /* its next timeout. Not one event with the other: that would be out
+                          * of epoll once its time was up. */
     struct connection_list idle;
     struct exchange_list queues[QUEUE_COUNT]; /* of those that are suspended */
     unsigned connections;
     unsigned event_streams;
     uint64_t run_us; /* when the run began that goes on */
-    bool must_run;   /* somebody was resumed, of which the library's descriptor says nothing */
+    bool must_run;   /* of somebody who came or was resumed the library's descriptor says nothing */
 };
 
 enum { ENDPOINT_SOCKET, ENDPOINT_PORT, ENDPOINT_COUNT };
@@ -112,6 +114,8 @@ static int open_endpoint(struct endpoint *endpoint, const char *address, char *m
                          size_t message_size);
 static int start_library(struct endpoint *endpoint);
 static void close_endpoint(struct endpoint *endpoint);
+static bool has_room(void *user);
+static void take_connection(void *user, int fd, const struct address *from);
 static void http_on_ready(evutil_socket_t fd, short what, void *user);
 static void http_on_housekeeping(evutil_socket_t fd, short what, void *user);
 static void http_on_deliver(evutil_socket_t fd, short what, void *user);
@@ -143,6 +147,7 @@ static void http_on_completed(void *user, struct MHD_Connection *connection, voi
                               enum MHD_RequestTerminationCode how);
 static void suspend(struct exchange *exchange, enum queue queue);
 static void resume(struct exchange *exchange);
+static void run_soon(struct endpoint *endpoint);
 static void resume_all(struct endpoint *endpoint, enum queue queue);
 static void resume_request(struct request *request);
 static void http_on_library_log(void *user, const char *format, va_list args)
@@ -150,6 +155,8 @@ static void http_on_library_log(void *user, const char *format, va_list args)
 static char *print_metrics(void *user, size_t *len);
 static bool may_stream_events(void *user);
 static struct connection *connection_of(struct MHD_Connection *connection);
+
+static const struct entrance_ops entrance_ops = {has_room, take_connection};
 
 struct http *http_new(struct event_base *base, struct admin *admin,
                       const struct http_options *options, struct credentials *tokens, char *message,
@@ -267,12 +274,11 @@ static int open_endpoint(struct endpoint *endpoint, const char *address, char *m
 static int start_library(struct endpoint *endpoint)
 {
     endpoint->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-        http_on_request, endpoint, MHD_OPTION_EXTERNAL_LOGGER, http_on_library_log, endpoint,
-        MHD_OPTION_LISTEN_SOCKET, endpoint->socket.fd, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)HTTP_MAX_CONNECTIONS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)CONNECTION_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)SILENCE_S,
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
+        MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0,
+        NULL, NULL, http_on_request, endpoint, MHD_OPTION_EXTERNAL_LOGGER, http_on_library_log,
+        endpoint, MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_MAX_CONNECTIONS,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)SILENCE_S, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
         MHD_OPTION_NOTIFY_CONNECTION, http_on_connection, endpoint, MHD_OPTION_URI_LOG_CALLBACK,
         http_on_uri, endpoint, MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, endpoint,
         MHD_OPTION_END);
@@ -284,14 +290,18 @@ static int start_library(struct endpoint *endpoint)
     endpoint->ready = event_new(endpoint->http->base, info->epoll_fd, EV_READ | EV_PERSIST,
                                 http_on_ready, endpoint);
     endpoint->timer = evtimer_new(endpoint->http->base, http_on_timer, endpoint);
-    if (!endpoint->ready || !endpoint->timer || event_add(endpoint->ready, NULL) != 0)
+    endpoint->entrance =
+        entrance_new(endpoint->http->base, endpoint->socket.fd, &entrance_ops, endpoint);
+    if (!endpoint->ready || !endpoint->timer || !endpoint->entrance ||
+        event_add(endpoint->ready, NULL) != 0)
         return -1;
     return 0;
 }
 
-/* The library closes the listening socket; its path is ours to remove. */
 static void close_endpoint(struct endpoint *endpoint)
 {
+    entrance_free(endpoint->entrance);
+    endpoint->entrance = NULL;
     if (endpoint->ready)
         event_free(endpoint->ready);
     if (endpoint->timer)
@@ -300,10 +310,26 @@ static void close_endpoint(struct endpoint *endpoint)
     if (endpoint->daemon) {
         for (int i = 0; i < QUEUE_COUNT; i++)
             resume_all(endpoint, (enum queue)i);
-        (void)MHD_quiesce_daemon(endpoint->daemon); /* the socket stays ours */
         MHD_stop_daemon(endpoint->daemon);
     }
     listen_socket_close(&endpoint->socket);
+}
+
+static bool has_room(void *user)
+{
+    const struct endpoint *endpoint = user;
+
+    return endpoint->connections < HTTP_MAX_CONNECTIONS;
+}
+
+/* The library closes the connection as well when it cannot take it. */
+static void take_connection(void *user, int fd, const struct address *from)
+{
+    struct endpoint *endpoint = user;
+
+    (void)MHD_add_connection(endpoint->daemon, fd, (const struct sockaddr *)&from->storage,
+                             from->len);
+    run_soon(endpoint);
 }
 
 static void http_on_ready(evutil_socket_t fd, short what, void *user)
@@ -334,6 +360,7 @@ static void run(struct endpoint *endpoint)
     }
     endpoint->must_run = false;
     (void)MHD_run(endpoint->daemon);
+    entrance_tend(endpoint->entrance);
     set_timeout(endpoint);
 }
 
@@ -743,14 +770,18 @@ static void suspend(struct exchange *exchange, enum queue queue)
 /* The library calls it with the next run. */
 static void resume(struct exchange *exchange)
 {
-    static const struct timeval now = {.tv_sec = 0};
-    struct endpoint *endpoint = exchange->endpoint;
-
     if (!exchange->is_suspended)
         return;
     TAILQ_REMOVE(&exchange->endpoint->queues[exchange->queue], exchange, link);
     exchange->is_suspended = false;
     MHD_resume_connection(exchange->connection);
+    run_soon(exchange->endpoint);
+}
+
+static void run_soon(struct endpoint *endpoint)
+{
+    static const struct timeval now = {.tv_sec = 0};
+
     endpoint->must_run = true;
     if (endpoint->timer)
         (void)event_add(endpoint->timer, &now);

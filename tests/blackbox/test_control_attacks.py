@@ -67,6 +67,16 @@ def exchange(address, data, timeout=5.0):
         return read_all(sock)
 
 
+def open_events(address):
+    """An event stream, behind its first sign of life."""
+    sock = connect(address)
+    sock.sendall(request_bytes(address, "GET", "/v1/events"))
+    data = b""
+    while b":\n\n" not in data:
+        data += sock.recv(65536)
+    return sock
+
+
 def status_of(address, method="GET", path="/v1/status", body=None, headers=(), timeout=5.0):
     data = request_bytes(address, method, path, body, [*headers, "Connection: close"])
     return int(exchange(address, data, timeout).split(b" ", 2)[1])
@@ -81,3 +91,32 @@ def test_pipelining_and_half_closing_leaves_the_side_open(control):
                 sock.shutdown(socket.SHUT_WR)
                 assert read_answers(sock, count) == [200] * count
             assert status_of(side) == 200
+
+
+@pytest.mark.parametrize("watched", [False, True], ids=["alone", "beside_an_event_stream"])
+def test_operators_get_in_when_clients_took_all_descriptors(control, watched):
+    server, sides = control
+    clients, others = [], []
+    if watched:
+        others += [open_events(side) for side in sides]
+    old = server.set_limit(resource.RLIMIT_NOFILE, server.fds() + 3)
+    for _ in range(20):
+        clients.append(connect(server.address))
+    server.wait_log("accept_paused")
+    for _ in range(20):
+        for side in sides:
+            assert status_of(side) == 200
+
+    # More operators than descriptors were kept for have to wait, and nobody spins meanwhile.
+    others += [connect(side) for side in sides for _ in range(10)]
+    server.wait_log("control_accept_paused")
+    before = server.cpu_seconds()
+    time.sleep(1)
+    assert server.cpu_seconds() - before < 0.3
+    for sock in others[2 * watched:] + clients:
+        sock.close()
+    for side in sides:
+        assert status_of(side) == 200
+    server.set_limit(resource.RLIMIT_NOFILE, old)
+    for sock in others:
+        sock.close()
