@@ -4,8 +4,10 @@ they do, others are served, the clients are left alone, and nothing is done that
 """
 
 import contextlib
+import resource
 import json
 import socket
+import time
 
 import harness
 import pytest
@@ -120,3 +122,24 @@ def test_operators_get_in_when_clients_took_all_descriptors(control, watched):
     server.set_limit(resource.RLIMIT_NOFILE, old)
     for sock in others:
         sock.close()
+
+
+def test_slow_patterns_hold_nobody_up(control):
+    """The slowest patterns that fnmatch knows, on IDs made for them."""
+    server, sides = control
+    slow = [f"*{'[!b]' * 31}{number}" for number in range(100, 356)]
+    body = {"waves": [slow], "grace": "0s", "hold": "0s"}
+    clients = [harness.Client(server).handshake("a" * 60 + f"{number:04}") for number in range(100)]
+    side = sides[0]
+    with connect(side, timeout=60) as dry, connect(side, timeout=60) as order:
+        for sock, dry_run in ((dry, True), (order, False)):
+            text = json.dumps({**body, "dry_run": dry_run}).encode()
+            sock.sendall(request_bytes(side, "POST", "/v1/shutdown", text))
+        for _ in range(10):
+            begin = time.monotonic()
+            harness.Client(server).expect(harness.ASK_PASSWORD)
+            assert time.monotonic() - begin < harness.limit(0.15)
+        assert dry.recv(12) == b"HTTP/1.1 200"
+        assert order.recv(12) == b"HTTP/1.1 202"
+    for client in clients:
+        client.close()
