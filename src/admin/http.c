@@ -42,6 +42,10 @@
 #define HEARTBEAT_US       (15 * CLOCK_US_PER_SEC)
 #define STREAM_BLOCK_BYTES (16 * 1024)
 #define MAX_BY_BYTES       96
+/* The library wants to run at once also when it can do nothing: it is stuck with a peer's bytes
+ * that do not fit, until the peer's time is up. */
+#define STUCK_US   (2 * CLOCK_US_PER_MS)
+#define STUCK_RUNS 16 /* in a row: some requests need a few without anything new */
 
 struct connection {
     TAILQ_ENTRY(connection) link; /* while it is idle */
@@ -69,6 +73,10 @@ struct exchange {
     bool has_begun;
     bool is_handled;
     bool has_nul; /* in its path */
+    bool is_framed_twice;
+    bool is_last;              /* nobody knows where the next request would begin */
+    const char *body_length;   /* as the headers say, or NULL */
+    const char *body_encoding; /* the same */
     bool is_too_large;
     bool is_event_stream;
     size_t body_capacity;
@@ -90,8 +98,9 @@ struct endpoint {
     struct exchange_list queues[QUEUE_COUNT]; /* of those that are suspended */
     unsigned connections;
     unsigned event_streams;
-    uint64_t run_us; /* when the run began that goes on */
-    bool must_run;   /* of somebody who came or was resumed the library's descriptor says nothing */
+    uint64_t run_us;     /* when the run began that goes on */
+    unsigned stuck_runs; /* in which the library came to nothing new */
+    bool must_run; /* of somebody who came or was resumed the library's descriptor says nothing */
 };
 
 enum { ENDPOINT_SOCKET, ENDPOINT_PORT, ENDPOINT_COUNT };
@@ -133,6 +142,7 @@ static enum MHD_Result http_on_request(void *user, struct MHD_Connection *connec
                                        const char *path, const char *method, const char *version,
                                        const char *upload, size_t *upload_len, void **context);
 static enum MHD_Result begin(struct exchange *exchange, const char *path, const char *method);
+static const char *what_is_unclear(const struct exchange *exchange);
 static enum MHD_Result http_on_header(void *user, enum MHD_ValueKind kind, const char *name,
                                       const char *value);
 static enum MHD_Result http_on_parameter(void *user, enum MHD_ValueKind kind, const char *name,
@@ -359,6 +369,7 @@ static void run(struct endpoint *endpoint)
         budget--;
     }
     endpoint->must_run = false;
+    endpoint->stuck_runs++;
     (void)MHD_run(endpoint->daemon);
     entrance_tend(endpoint->entrance);
     set_timeout(endpoint);
@@ -377,6 +388,8 @@ static void set_timeout(struct endpoint *endpoint)
         }
         timeout.tv_sec = (time_t)(ms / 1000);
         timeout.tv_usec = (suseconds_t)(ms % 1000 * 1000);
+        if (ms == 0 && endpoint->stuck_runs > STUCK_RUNS)
+            timeout.tv_usec = STUCK_US;
     }
     (void)event_add(endpoint->timer, &timeout);
 }
@@ -435,6 +448,7 @@ static void http_on_connection(void *user, struct MHD_Connection *library_connec
     struct endpoint *endpoint = user;
     struct connection *connection = *context;
 
+    endpoint->stuck_runs = 0;
     if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
         endpoint->connections--;
         if (connection)
@@ -509,6 +523,7 @@ static void *http_on_uri(void *user, const char *uri, struct MHD_Connection *con
     if (!exchange)
         return NULL;
     exchange->endpoint = user;
+    exchange->endpoint->stuck_runs = 0;
     exchange->connection = connection;
     exchange->has_nul = strstr(uri, "%00") != NULL;
     exchange->request.scope = &exchange->endpoint->scope;
@@ -528,6 +543,7 @@ static enum MHD_Result http_on_request(void *user, struct MHD_Connection *connec
     (void)version;
     if (!exchange || !connection_of(connection))
         return MHD_NO;
+    exchange->endpoint->stuck_runs = 0;
     if (!exchange->has_begun)
         return begin(exchange, path, method);
     if (*upload_len > 0) {
@@ -541,19 +557,24 @@ static enum MHD_Result http_on_request(void *user, struct MHD_Connection *connec
 static enum MHD_Result begin(struct exchange *exchange, const char *path, const char *method)
 {
     struct request *request = &exchange->request;
-    const char *length = MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND,
-                                                     MHD_HTTP_HEADER_CONTENT_LENGTH);
+    const char *unclear = NULL;
 
     exchange->has_begun = true;
     request->method = method;
     request->path = path;
     request->by = connection_of(exchange->connection)->by;
-    (void)MHD_get_connection_values(exchange->connection, MHD_HEADER_KIND, http_on_header, request);
+    (void)MHD_get_connection_values(exchange->connection, MHD_HEADER_KIND, http_on_header,
+                                    exchange);
+    unclear = what_is_unclear(exchange);
+    exchange->is_last = unclear != NULL;
     (void)MHD_get_connection_values(exchange->connection, MHD_GET_ARGUMENT_KIND, http_on_parameter,
                                     request);
     if (exchange->has_nul)
         request_refuse(request, 400, "there is a NUL in the path");
-    else if (length && strtoull(length, NULL, 10) > REQUEST_MAX_BODY_BYTES)
+    else if (unclear)
+        request_refuse(request, 400, unclear);
+    else if (exchange->body_length &&
+             strtoull(exchange->body_length, NULL, 10) > REQUEST_MAX_BODY_BYTES)
         request_refuse(request, 413, "the body is longer than 256 KiB");
     else if (request_begin(request))
         return MHD_YES;
@@ -561,10 +582,30 @@ static enum MHD_Result begin(struct exchange *exchange, const char *path, const 
     return send_answer(exchange);
 }
 
+/* What the library takes in one way and a proxy before us may take in another, so that they would
+ * not agree on where the next request begins. Chunks are not for GET, which may need no token: the
+ * library gets stuck with bad ones. */
+static const char *what_is_unclear(const struct exchange *exchange)
+{
+    const char *encoding = exchange->body_encoding;
+
+    if (exchange->is_framed_twice || (encoding && exchange->body_length))
+        return "the length of the body is given twice";
+    if (!encoding)
+        return NULL;
+    if (strcasecmp(encoding, "chunked") != 0)
+        return "the only Transfer-Encoding here is chunked";
+    if (strcmp(exchange->request.method, "GET") == 0 ||
+        strcmp(exchange->request.method, "HEAD") == 0)
+        return "a GET has no body";
+    return NULL;
+}
+
 static enum MHD_Result http_on_header(void *user, enum MHD_ValueKind kind, const char *name,
                                       const char *value)
 {
-    struct request *request = user;
+    struct exchange *exchange = user;
+    struct request *request = &exchange->request;
     const struct {
         const char *name;
         const char **place;
@@ -574,13 +615,19 @@ static enum MHD_Result http_on_header(void *user, enum MHD_ValueKind kind, const
         {"Authorization", &request->headers.authorization},
         {"Content-Type", &request->headers.content_type},
         {"Last-Event-ID", &request->last_event_id},
+        {"Content-Length", &exchange->body_length},
+        {"Transfer-Encoding", &exchange->body_encoding},
     };
 
     (void)kind;
     for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
         if (strcasecmp(name, wanted[i].name) != 0)
             continue;
-        request->headers.repeated |= *wanted[i].place != NULL;
+        if (wanted[i].place == &exchange->body_length ||
+            wanted[i].place == &exchange->body_encoding)
+            exchange->is_framed_twice |= *wanted[i].place != NULL;
+        else
+            request->headers.repeated |= *wanted[i].place != NULL;
         *wanted[i].place = value ? value : "";
     }
     return MHD_YES;
@@ -661,6 +708,8 @@ static enum MHD_Result send_answer(struct exchange *exchange)
     (void)MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
     if (answer->allow[0] != '\0')
         (void)MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, answer->allow);
+    if (exchange->is_last)
+        (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
     if (status == MHD_HTTP_UNAUTHORIZED)
         (void)MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
     const enum MHD_Result result = MHD_queue_response(exchange->connection, status, response);
@@ -696,6 +745,7 @@ static ssize_t http_on_read_stream(void *user, uint64_t position, char *buf, siz
     ssize_t len = 0;
 
     (void)position;
+    exchange->endpoint->stuck_runs = 0;
     if (!turn_is_over(exchange->endpoint))
         len = stream_read(exchange->request.answer.stream, buf, size);
     switch (len) {
@@ -717,7 +767,7 @@ static ssize_t http_on_read_events(void *user, uint64_t position, char *buf, siz
     struct exchange *exchange = user;
     const uint64_t now_us = clock_monotonic_us();
 
-    (void)position;
+    exchange->endpoint->stuck_runs = 0;
     if (turn_is_over(exchange->endpoint)) {
         suspend(exchange, QUEUE_TURN);
         return 0;
@@ -749,6 +799,7 @@ static void http_on_completed(void *user, struct MHD_Connection *library_connect
         set_idle(connection, true);
     if (!exchange)
         return;
+    exchange->endpoint->stuck_runs = 0;
     if (exchange->is_suspended)
         TAILQ_REMOVE(&exchange->endpoint->queues[exchange->queue], exchange, link);
     if (exchange->is_event_stream)

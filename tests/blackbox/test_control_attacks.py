@@ -143,3 +143,41 @@ def test_slow_patterns_hold_nobody_up(control):
         assert order.recv(12) == b"HTTP/1.1 202"
     for client in clients:
         client.close()
+
+
+FRAMINGS = {
+    "two-lengths": "Content-Length: 2\r\nContent-Length: 4\r\n",
+    "length-and-chunks": "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
+    "two-encodings": "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+    "other-encoding": "Transfer-Encoding: gzip, chunked\r\n",
+}
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_unclear_framing_ends_the_connection(control, method, framing):
+    """What stands behind such a request must not be taken for the next one."""
+    _, sides = control
+    for side in sides:
+        data = request_bytes(side, method, "/v1/shutdown")[:-2] + FRAMINGS[framing].encode()
+        answers = exchange(side, data + b"\r\n" + request_bytes(side, "GET", "/v1/status"))
+        assert answers.startswith(b"HTTP/1.1 400 ")
+        assert answers.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("method,path", [("GET", "/healthz"), ("POST", "/v1/reload")])
+def test_a_chunk_that_never_begins_does_not_spin(control, method, path):
+    server, sides = control
+    stuck = []
+    for side in sides:
+        stuck.append(connect(side))
+        stuck[-1].sendall(request_bytes(side, method, path, headers=["Transfer-Encoding: chunked"]))
+        with contextlib.suppress(OSError):
+            stuck[-1].sendall(b"2;" + b"x" * 60000)
+    before = server.cpu_seconds()
+    time.sleep(1)
+    assert server.cpu_seconds() - before < 0.3
+    for sock in stuck:
+        sock.close()
+    for side in sides:
+        assert status_of(side) == 200
