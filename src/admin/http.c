@@ -20,6 +20,7 @@
 #include <event2/event.h>
 #include <microhttpd.h>
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,6 +128,7 @@ static bool has_room(void *user);
 static void take_connection(void *user, int fd, const struct address *from);
 static void http_on_ready(evutil_socket_t fd, short what, void *user);
 static void http_on_housekeeping(evutil_socket_t fd, short what, void *user);
+static bool has_left(const struct exchange *exchange);
 static void http_on_deliver(evutil_socket_t fd, short what, void *user);
 static void http_on_timer(evutil_socket_t fd, short what, void *user);
 static void run(struct endpoint *endpoint);
@@ -420,13 +422,28 @@ static void http_on_housekeeping(evutil_socket_t fd, short what, void *user)
         connections += endpoint->connections;
         while (!TAILQ_EMPTY(&endpoint->idle) && now_us >= TAILQ_FIRST(&endpoint->idle)->due_us)
             drop_oldest(endpoint);
-        TAILQ_FOREACH (exchange, &endpoint->queues[QUEUE_EVENTS], link)
+        TAILQ_FOREACH (exchange, &endpoint->queues[QUEUE_EVENTS], link) {
+            if (has_left(exchange))
+                exchange->sent_us = 0; /* writing to it is how the library learns of that */
             is_due |= now_us - exchange->sent_us >= HEARTBEAT_US;
+        }
         if (is_due)
             resume_all(endpoint, QUEUE_EVENTS);
     }
     if (connections > 0)
         (void)event_add(http->housekeeping, &second);
+}
+
+/* The library does not watch a suspended connection: without a look a stream would keep its place
+ * for up to two heartbeats. */
+static bool has_left(const struct exchange *exchange)
+{
+    struct pollfd look = {.fd = connection_of(exchange->connection)->fd, .events = POLLRDHUP};
+
+    if (poll(&look, 1, 0) <= 0)
+        return false;
+    (void)shutdown(look.fd, SHUT_RDWR);
+    return true;
 }
 
 static void http_on_deliver(evutil_socket_t fd, short what, void *user)

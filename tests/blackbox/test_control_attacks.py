@@ -181,3 +181,17 @@ def test_a_chunk_that_never_begins_does_not_spin(control, method, path):
         sock.close()
     for side in sides:
         assert status_of(side) == 200
+
+
+def test_event_streams_that_were_dropped_make_room(control):
+    _, sides = control
+    for side in sides:
+        for sock in [open_events(side) for _ in range(32)]:
+            sock.close()
+        harness.wait_until(lambda side=side: can_watch(side), 4, "room for an event stream")
+
+
+def can_watch(side):
+    with connect(side) as sock:
+        sock.sendall(request_bytes(side, "GET", "/v1/events"))
+        return sock.recv(12) == b"HTTP/1.1 200"
