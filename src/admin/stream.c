@@ -5,16 +5,18 @@
 #include "admin/stream.h"
 
 #include "admin/json.h"
+#include "base/clock.h"
 #include "registry/glob.h"
 #include "registry/registry.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Bounds of one call: records put in order, records looked at, bytes made at once. When each record
- * is compared with many patterns, fewer of them, down to a page. */
+/* Bounds of one call: records put in order, time for looking at records, bytes made at once. Time,
+ * since one record may be compared with hundreds of patterns, and one pattern may take a thousand
+ * times as long as another. */
 #define ORDER_BUDGET 512
-#define LOOK_BUDGET  512
+#define LOOK_US      500
 #define PAGE         32
 #define ENOUGH_BYTES 8192
 
@@ -61,6 +63,7 @@ static void begin_at_prefix(struct stream *stream);
 static void step(struct stream *stream);
 static void order_some(struct stream *stream);
 static void show_some(struct stream *stream);
+static void show(struct stream *stream, const struct registry_record *record);
 static bool is_beyond(const struct stream *stream, const struct registry_record *record);
 static bool passes_filter(const struct stream *stream, const struct registry_record *record);
 static bool wants_client(const struct stream *stream, const struct registry_record *record);
@@ -213,11 +216,10 @@ static void order_some(struct stream *stream)
 
 static void show_some(struct stream *stream)
 {
-    const size_t budget = LOOK_BUDGET / (1 + stream->waves.patterns / 8);
+    const uint64_t until_us = clock_monotonic_us() + LOOK_US;
     struct registry_record *page[PAGE];
 
-    for (size_t looked = 0; (looked == 0 || looked < budget) && stream->text_len < ENOUGH_BYTES;
-         looked += PAGE) {
+    while (stream->text_len < ENOUGH_BYTES) {
         const size_t count = registry_page(stream->admin->registry, stream->after, page, PAGE);
 
         for (size_t i = 0; i < count; i++) {
@@ -228,23 +230,30 @@ static void show_some(struct stream *stream)
                 return;
             }
             memcpy(stream->after, record->cid, record->cid_len + 1U);
-            if (!stream->kind->wants(stream, record))
-                continue;
-            if (stream->shown == stream->limit) {
-                stream->has_more = true;
-                stream->phase = PHASE_END;
-                return;
+            if (stream->kind->wants(stream, record)) {
+                if (stream->shown == stream->limit) {
+                    stream->has_more = true;
+                    stream->phase = PHASE_END;
+                    return;
+                }
+                show(stream, record);
             }
-            if (stream->shown++ > 0)
-                put(stream, ",");
-            put_json(stream, stream->kind->show(stream, record));
-            memcpy(stream->last_shown, record->cid, record->cid_len + 1U);
+            if (clock_monotonic_us() >= until_us)
+                return;
         }
         if (count < PAGE) {
             stream->phase = PHASE_END;
             return;
         }
     }
+}
+
+static void show(struct stream *stream, const struct registry_record *record)
+{
+    if (stream->shown++ > 0)
+        put(stream, ",");
+    put_json(stream, stream->kind->show(stream, record));
+    memcpy(stream->last_shown, record->cid, record->cid_len + 1U);
 }
 
 /* Is it behind all that begin like the glob? */

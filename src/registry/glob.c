@@ -124,6 +124,19 @@ size_t glob_set_patterns(const struct glob_set *set)
     return set->pattern_count;
 }
 
+/* fnmatch() may read the rest of the pattern from every position in it: 30 us for the worst of 128
+ * bytes, and 15 ns for "web-*". */
+size_t glob_set_weight(const struct glob_set *set)
+{
+    size_t weight = 0;
+
+    for (size_t i = 0; i < set->pattern_count; i++) {
+        const size_t len = strlen(set->patterns[i]);
+        weight += 1 + len * len / 64;
+    }
+    return weight;
+}
+
 static int compare_texts(const void *left, const void *right)
 {
     return strcmp(*(const char *const *)left, *(const char *const *)right);

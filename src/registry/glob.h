@@ -36,4 +36,7 @@ bool glob_set_matches(const struct glob_set *set, const char *cid);
 /* How many of them have a pattern in them: each is tried on each ID. */
 size_t glob_set_patterns(const struct glob_set *set);
 
+/* What comparing an ID with all of them may cost at most, in comparisons with a short one. */
+size_t glob_set_weight(const struct glob_set *set);
+
 #endif

@@ -437,10 +437,11 @@ enum order_target orders_target(const struct orders *orders, const struct regist
                                                           : ORDER_TARGET_NOT_CONNECTED;
 }
 
-/* A slice of everybody. When an ID is compared with many patterns, fewer of them at a time. */
+/* A slice of everybody. When an ID is compared with many patterns, or with long ones, fewer of them
+ * at a time. */
 static void plan_some(struct orders *orders)
 {
-    const size_t budget = PLAN_BUDGET / (1 + orders->waves.patterns) + 1;
+    const size_t budget = PLAN_BUDGET / (1 + orders->waves.weight) + 1;
 
     for (size_t i = 0; i < budget; i++) {
         struct registry_record *record = registry_next(orders->registry, orders->cursor);

@@ -27,6 +27,7 @@ int order_waves_add(struct order_waves *waves, const char *match, char *message,
         goto failed;
     }
     waves->patterns += glob_set_patterns(set);
+    waves->weight += glob_set_weight(set);
     waves->sets[waves->count] = set;
     waves->match[waves->count] = copy;
     waves->count++;

@@ -16,6 +16,7 @@ struct order_waves {
     char *match[ORDER_MAX_WAVES]; /* as given: globs separated by commas */
     size_t count;
     size_t patterns; /* in all of them */
+    size_t weight;   /* of these; see glob_set_weight() */
 };
 
 /*
