@@ -47,6 +47,7 @@ struct registry_record {
     uint32_t claims;     /* registrations the store has not answered yet */
     uint8_t order_wave;  /* of the shutdown order (session/order.c), from 1; 0: no target of it */
     uint8_t order_flags; /* RECORD_…, of that order */
+    uint16_t order_mark; /* whose, its id cut to size: what is said of another one is void */
     struct session *holder; /* the session that has or is registering this ID, or NULL */
     struct probe *probe;    /* a newcomer waits to hear whether the holder is alive, or NULL */
 

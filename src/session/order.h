@@ -78,9 +78,9 @@ struct order_news {
 };
 
 struct order_ops {
-    /* Sends a connected client its 130. Returns false when this session has been told before. May
-     * end the session, and so call orders_client_gone(). */
-    bool (*tell)(void *user, struct registry_record *record);
+    /* Sends a connected client its 130, unless this session has been told before. May end the
+     * session, and so call orders_client_gone(). */
+    void (*tell)(void *user, struct registry_record *record);
 
     /* Must not call back into the orders. */
     void (*news)(void *user, const struct order_news *news);

@@ -46,7 +46,7 @@ static void ask_who_is_due(struct sessions *all);
 static void keep_house(struct sessions *all);
 static void note_wall_jump(struct sessions *all);
 static void forget_some(struct sessions *all);
-static bool tell_client(void *user, struct registry_record *record);
+static void tell_client(void *user, struct registry_record *record);
 static void note_order(void *user, const struct order_news *news);
 static void note_end(struct session *session, bool was_connected, enum reason reason);
 static void tell_watch(struct sessions *all, struct session_event *event);
@@ -465,11 +465,11 @@ static void note_end(struct session *session, bool was_connected, enum reason re
 }
 
 /* The only way to a 130. */
-static bool tell_client(void *user, struct registry_record *record)
+static void tell_client(void *user, struct registry_record *record)
 {
     struct sessions *all = user;
 
-    return server_fsm_order(&record->holder->fsm, &all->env) == SERVER_FSM_TAKEN;
+    (void)server_fsm_order(&record->holder->fsm, &all->env);
 }
 
 static void note_order(void *user, const struct order_news *news)

@@ -19,7 +19,8 @@
 
 static int load_last_order(struct sqlite_file *f, struct store_order *order);
 static int load_waves(struct sqlite_file *f, struct store_order *order);
-static int load_targets(struct sqlite_file *f, struct registry *registry, size_t wave_count);
+static int load_targets(struct sqlite_file *f, struct registry *registry,
+                        const struct store_order *order);
 static bool read_number(sqlite3_stmt *row, int column, int64_t max, int64_t *number);
 static bool read_time(sqlite3_stmt *row, int column, int64_t *time);
 static char *read_text(sqlite3_stmt *row, int column);
@@ -39,7 +40,7 @@ int sqlite_order_load(struct sqlite_file *f, struct registry *registry, struct s
         sqlite_order_free(found);
         return 0;
     }
-    if (load_waves(f, found) != 0 || load_targets(f, registry, found->wave_count) != 0)
+    if (load_waves(f, found) != 0 || load_targets(f, registry, found) != 0)
         goto failed;
     *order = found;
     return 0;
@@ -109,14 +110,18 @@ int sqlite_order_clear_targets(struct sqlite_file *f)
     return sqlite_file_run(f, SQLITE_STATEMENT_CLEAR_TARGETS);
 }
 
-int sqlite_order_write_all_targets(struct sqlite_file *f, const struct registry *registry)
+int sqlite_order_write_all_targets(struct sqlite_file *f, const struct registry *registry,
+                                   const struct store_order *order)
 {
     const struct registry_record *record = NULL;
 
     if (sqlite_order_clear_targets(f) != 0)
         return -1;
+    if (!order)
+        return 0;
     for (uint32_t sid = 0; (record = registry_next(registry, sid)) != NULL; sid = record->sid) {
-        if (record->stored && record->order_wave > 0 &&
+        /* Others have something there that an order before this one has left. */
+        if (record->stored && record->order_wave > 0 && record->order_mark == (uint16_t)order->id &&
             sqlite_order_write_target(f, record->sid, record->order_wave, record->order_flags) != 0)
             return -1;
     }
@@ -225,7 +230,8 @@ static int load_waves(struct sqlite_file *f, struct store_order *order)
     return valid && order->wave_count > 0 ? 0 : refuse_order(f, order);
 }
 
-static int load_targets(struct sqlite_file *f, struct registry *registry, size_t wave_count)
+static int load_targets(struct sqlite_file *f, struct registry *registry,
+                        const struct store_order *order)
 {
     sqlite3_stmt *row = NULL;
     int rc;
@@ -240,8 +246,9 @@ static int load_targets(struct sqlite_file *f, struct registry *registry, size_t
 
         if (sid >= 1 && sid <= UINT32_MAX)
             record = registry_by_sid(registry, (uint32_t)sid);
-        if (!record || !read_number(row, 1, (int64_t)wave_count, &wave) || wave == 0)
+        if (!record || !read_number(row, 1, (int64_t)order->wave_count, &wave) || wave == 0)
             continue;
+        record->order_mark = (uint16_t)order->id;
         record->order_wave = (uint8_t)wave;
         record->order_flags =
             (uint8_t)((sqlite3_column_int64(row, 2) != 0 ? RECORD_TOLD : 0) |

@@ -29,7 +29,8 @@ int sqlite_order_forget_target(struct sqlite_file *file, uint32_t sid);
 int sqlite_order_clear_targets(struct sqlite_file *file);
 
 /* Makes the targets what the registry says of all that are stored. */
-int sqlite_order_write_all_targets(struct sqlite_file *file, const struct registry *registry);
+int sqlite_order_write_all_targets(struct sqlite_file *file, const struct registry *registry,
+                                   const struct store_order *order);
 
 /* A copy that points to nothing of the other. Returns NULL when memory is out. */
 struct store_order *sqlite_order_copy(const struct store_order *order);

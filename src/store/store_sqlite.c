@@ -461,7 +461,7 @@ static int write_orders(struct sqlite_store *s, bool everything)
         sqlite_order_write(&s->file, s->order) != 0)
         return -1;
     if (everything)
-        return sqlite_order_write_all_targets(&s->file, s->registry);
+        return sqlite_order_write_all_targets(&s->file, s->registry, s->order);
     if (s->order && s->order->id != s->targets_of)
         return sqlite_order_clear_targets(&s->file);
     return 0;

@@ -531,8 +531,8 @@ def test_restart_in_the_middle_of_a_wave_goes_on_with_each_target(start, end_and
     assert (now["id"], now["state"], now["wave"]) == (given["id"], "running", 1)
     assert now["by"] == given["by"] and now["created"] == given["created"] and now["durable"]
     assert states(control) == {
-        "web-gone": "gone", "web-vanished": "gone", "web-ack": "gone", "web-deaf": "pending",
-        "web-deaf2": "pending", "db-1": "pending", "db-2": "pending"}
+        "web-gone": "gone", "web-vanished": "gone", "web-ack": "acknowledged",
+        "web-deaf": "pending", "web-deaf2": "pending", "db-1": "pending", "db-2": "pending"}
     with Fleet(server) as fleet, Witness(server) as witness:
         # Not told, since they were; not told yet, since it is not their turn.
         fleet.add("stay", "web-gone", "web-vanished", "web-ack", may_be_told=False)

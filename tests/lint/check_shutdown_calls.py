@@ -24,7 +24,7 @@ STEPS = [
 # Where a name may stand beside its one use: where it is declared, defined, or compared with.
 ELSEWHERE = [
     (r"\bserver_fsm_order\b", "src/proto/server_fsm.c", r"^enum \w+ server_fsm_order\("),
-    (r"\btell_client\b", "src/session/session.c", r"^static bool tell_client\("),
+    (r"\btell_client\b", "src/session/session.c", r"^static void tell_client\("),
     (r"\bSERVER_FSM_ORDER\b", "src/proto/server_fsm.c", r"\[SERVER_FSM_ORDER\]"),
     (r"\bPROTO_SHUTDOWN\b", "src/session/session.c", r"\bcode == PROTO_SHUTDOWN\b"),
     (r"\bPROTO_SHUTDOWN\b", "src/proto/server_fsm.c", r"->answered\(fsm, PROTO_SHUTDOWN\);"),
@@ -92,16 +92,16 @@ def check(root):
 
 RIGHT = {
     "src/session/session.c":
-        "static bool tell_client(void *user, struct record *record);\n"
+        "static void tell_client(void *user, struct record *record);\n"
         "static const struct order_ops order_ops = {\n    .tell = tell_client,\n};\n"
         "static void on_answered(struct fsm *fsm, int code)\n{\n"
         "    if (code == PROTO_SHUTDOWN)\n        note();\n}\n"
         "/* server_fsm_order(fsm) is called here. */\n"
-        "static bool tell_client(void *user, struct record *record)\n{\n"
-        "    return server_fsm_order(&fsm, &env) == TAKEN;\n}\n",
+        "static void tell_client(void *user, struct record *record)\n{\n"
+        "    (void)server_fsm_order(&fsm, &env);\n}\n",
     "src/session/order.c":
         "static void tell(struct orders *orders, struct record *record)\n{\n"
-        "    (void)orders->ops->tell(orders->user, record);\n}\n",
+        "    orders->ops->tell(orders->user, record);\n}\n",
     "src/proto/server_fsm.c":
         "static step_fn *const steps[] = {\n    [SERVER_FSM_ORDER] = tell,\n};\n"
         "enum server_fsm_result server_fsm_order(struct fsm *fsm, const struct env *env)\n{\n"
@@ -126,12 +126,12 @@ SAMPLES = [
      "gives a session its order"),
     ("a second call in the same function", {
         **RIGHT, "src/session/session.c": RIGHT["src/session/session.c"].replace(
-            "    return server", "    server_fsm_order(&fsm, &env);\n    return server")},
+            "    (void)server", "    server_fsm_order(&fsm, &env);\n    (void)server")},
      "gives a session its order"),
     ("two calls in one line", {
         **RIGHT, "src/session/session.c": RIGHT["src/session/session.c"].replace(
-            "return server_fsm_order(&fsm, &env)",
-            "return server_fsm_order(&fsm, &env) + server_fsm_order(&fsm, &env)")},
+            "(void)server_fsm_order(&fsm, &env)",
+            "(void)(server_fsm_order(&fsm, &env) + server_fsm_order(&fsm, &env))")},
      "gives a session its order"),
     ("the address of the machine's function", with_more(
         "src/net/conn.c", "static order_fn *const order = server_fsm_order;\n"),

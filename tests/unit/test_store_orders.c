@@ -114,6 +114,7 @@ static void target(struct fixture *f, const char *cid, uint8_t wave, uint8_t fla
     struct registry_record *record = record_of(f, cid);
 
     assert_non_null(record);
+    record->order_mark = (uint16_t)orders[order_count - 1]->id;
     record->order_wave = wave;
     record->order_flags = flags;
     store_save_target(f->store, record, f->now);
