@@ -753,6 +753,26 @@ static void sqlite_deleted_file_gets_the_order_again(void **state)
     assert_int_equal(number(f, "SELECT count(*) FROM order_targets"), 2);
 }
 
+/* The plan of a new order takes some turns. Until it comes to a record, what stands there is of the
+ * order before, and nobody may be taken for a target because of it. */
+static void sqlite_file_written_anew_has_no_target_of_an_order_before(void **state)
+{
+    struct fixture *f = *state;
+
+    begin_with_an_order(f);
+    target(f, "c1", 1, RECORD_TOLD | RECORD_ACKNOWLEDGED);
+    assert_int_equal(enter(f, "new"), STORE_OK);
+    assert_true(number(f, "SELECT count(*) FROM order_targets") > 0);
+
+    struct store_order *next = new_order(orders[order_count - 1]->id + 1, 1);
+    assert_int_equal(store_save_order(f->store, next, f->now), 0);
+    assert_int_equal(turn_with_order(f, next), STORE_OK);
+    remove_file(f, true);
+    assert_int_equal(enter(f, "newer"), STORE_OK);
+    assert_int_equal(number(f, "SELECT count(*) FROM orders WHERE id > 1"), 1);
+    assert_int_equal(number(f, "SELECT count(*) FROM order_targets"), 0);
+}
+
 static void sqlite_stopped_while_failing_writes_the_orders(void **state)
 {
     struct fixture *f = *state;
@@ -1092,6 +1112,7 @@ int main(void)
         ON_SQLITE(sqlite_order_given_while_locked_is_written_later),
         ON_SQLITE(sqlite_order_given_while_the_file_may_not_grow_is_written_later),
         ON_SQLITE(sqlite_deleted_file_gets_the_order_again),
+        ON_SQLITE(sqlite_file_written_anew_has_no_target_of_an_order_before),
         ON_SQLITE(sqlite_stopped_while_failing_writes_the_orders),
 
         ON_A_FILE(sqlite_registry_of_version_1_is_upgraded),
