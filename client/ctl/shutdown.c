@@ -459,7 +459,7 @@ static enum ctl_exit finish(struct pursuit *pursuit)
 static enum ctl_exit judge_end(const json_t *order)
 {
     if (order_has_state(order, "cancelled"))
-        say_error("the order was cancelled by somebody else");
+        say_error("the order was cancelled");
     else if (order_has_state(order, "expired"))
         say_error("the order has expired: the server was away for too long; give a new one if it "
                   "still makes sense");

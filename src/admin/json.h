@@ -17,7 +17,7 @@ json_t *json_of_status(const struct admin *admin, struct moment now);
 /* The order under way, or the last one. */
 json_t *json_of_order(const struct admin *admin);
 
-/* Globs separated by commas, as an array. */
+/* Globs separated by commas, as an array: the first 100 of them. */
 json_t *json_of_match(const char *match);
 
 #endif

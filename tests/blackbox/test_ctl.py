@@ -687,7 +687,7 @@ def test_shutdown_that_is_not_durable_warns(fleet, folder):
     assert result.code == 0 and "warning: the order is not in the server's database" in result.err
 
 
-@pytest.mark.parametrize("state, words", [("cancelled", "was cancelled by somebody else"),
+@pytest.mark.parametrize("state, words", [("cancelled", "the order was cancelled"),
                                           ("expired", "has expired")])
 def test_shutdown_that_others_end_is_1(fleet, folder, state, words):
     fleet.script = [None, lambda: fleet.order.update(state=state)]
