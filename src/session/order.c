@@ -231,28 +231,6 @@ bool orders_need(const struct orders *orders, const struct registry_record *reco
     return order_is_under_way(orders) && record->order_wave != 0;
 }
 
-bool order_is_under_way(const struct orders *orders)
-{
-    return orders->state == ORDER_RUNNING || orders->state == ORDER_HOLDING;
-}
-
-bool order_is_over(const struct orders *orders)
-{
-    return orders->state != ORDER_NONE && !order_is_under_way(orders);
-}
-
-/* Its telling has begun. */
-bool order_has_begun(const struct orders *orders, unsigned wave)
-{
-    return orders->kept->waves[wave].started != 0;
-}
-
-/* All that were there have been told. */
-bool order_was_told(const struct orders *orders, unsigned wave)
-{
-    return order_has_begun(orders, wave) && (wave < orders->current || orders->step == STEP_WAIT);
-}
-
 void order_end(struct orders *orders, enum order_state state, enum order_what what,
                struct moment now)
 {

@@ -61,13 +61,29 @@ struct orders {
     struct log_limit log_limit;
 };
 
-/* Running or holding; ended in whichever way. */
-bool order_is_under_way(const struct orders *orders);
-bool order_is_over(const struct orders *orders);
+/* Running or holding. */
+static inline bool order_is_under_way(const struct orders *orders)
+{
+    return orders->state == ORDER_RUNNING || orders->state == ORDER_HOLDING;
+}
 
-/* The telling of a wave, counted from 0, has begun; all that were there have been told. */
-bool order_has_begun(const struct orders *orders, unsigned wave);
-bool order_was_told(const struct orders *orders, unsigned wave);
+/* Ended, in whichever way. */
+static inline bool order_is_over(const struct orders *orders)
+{
+    return orders->state != ORDER_NONE && !order_is_under_way(orders);
+}
+
+/* The telling of a wave, counted from 0, has begun. */
+static inline bool order_has_begun(const struct orders *orders, unsigned wave)
+{
+    return orders->kept->waves[wave].started != 0;
+}
+
+/* All that were there have been told. */
+static inline bool order_was_told(const struct orders *orders, unsigned wave)
+{
+    return order_has_begun(orders, wave) && (wave < orders->current || orders->step == STEP_WAIT);
+}
 
 /* Does what stands in the record belong to this order? Of one that the plan has not reached it is
  * of an order before. */
