@@ -122,6 +122,7 @@ static int set_numbers(json_t *object, const struct order_numbers *numbers)
         {"gone", numbers->gone},
         {"still_up", numbers->still_up},
         {"not_connected", numbers->not_connected},
+        {"late", numbers->late},
     };
     int result = 0;
 
@@ -140,6 +141,7 @@ static void add_numbers(struct order_numbers *total, const struct order_numbers 
     total->gone += more->gone;
     total->still_up += more->still_up;
     total->not_connected += more->not_connected;
+    total->late += more->late;
 }
 
 static json_t *json_of_time(int64_t seconds)

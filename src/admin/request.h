@@ -1,6 +1,6 @@
 /*
  * One request of an operator's program and its answer, without anything of HTTP's transport in it:
- * http.c fills it in and sends the answer, routes.c says what the answer is.
+ * exchange.c fills it in and sends the answer, routes.c says what the answer is.
  */
 #ifndef ADMIN_REQUEST_H
 #define ADMIN_REQUEST_H
@@ -71,6 +71,7 @@ struct request {
     struct answer answer;
     bool waits_for_ping;
     bool waits_for_order;
+    int64_t order_id; /* for which */
     struct ping ping;
 
     /* An answer that had to wait is there now. Not called from within request_begin() and

@@ -112,9 +112,16 @@ void request_refuse(struct request *request, unsigned status, const char *why)
 
 void request_order_saved(struct request *request)
 {
+    struct order_progress order;
+
     if (!request->waits_for_order)
         return;
     request->waits_for_order = false;
+    orders_progress(sessions_orders(request->scope->admin->sessions), &order);
+    if (order.id != request->order_id) {
+        answer_error(request, 409, "another order was given meanwhile");
+        return;
+    }
     answer_json(request, strcmp(request->method, "POST") == 0 ? 202 : 200,
                 json_of_order(request->scope->admin));
 }
@@ -315,8 +322,8 @@ static void get_targets(struct request *request)
         filter.target = find_word(order_target_words, state);
     if (state && filter.target <= ORDER_TARGET_NONE) {
         answer_error(request, 400,
-                     "state: \"%s\" should be pending, told, acknowledged, gone, still_up or "
-                     "not_connected",
+                     "state: \"%s\" should be pending, told, acknowledged, gone, still_up, "
+                     "not_connected or late",
                      state);
         return;
     }
@@ -437,12 +444,15 @@ static void give_order(struct request *request)
         return;
     }
     order.by = request->by;
-    switch (orders_start(sessions_orders(admin->sessions), &order, clock_now())) {
+    switch (sessions_give_order(admin->sessions, &order, clock_now())) {
     case ORDER_OK:
         settle_order(request, 202);
         break;
     case ORDER_ERR_BUSY:
         answer_error(request, 409, "a shutdown order is under way; wait for its end, or cancel it");
+        break;
+    case ORDER_ERR_ENDING:
+        answer_error(request, 503, "the server is stopping; give the order to the next one");
         break;
     case ORDER_ERR_NONE:
     case ORDER_ERR_NO_MEMORY:
@@ -460,7 +470,7 @@ static void cancel_order(struct request *request)
 {
     struct admin *admin = request->scope->admin;
 
-    if (orders_cancel(sessions_orders(admin->sessions), request->by, clock_now()) == ORDER_OK)
+    if (sessions_cancel_order(admin->sessions, request->by, clock_now()) == ORDER_OK)
         settle_order(request, 200);
     else
         answer_error(request, 404, "no shutdown order is under way");
@@ -473,6 +483,7 @@ static void settle_order(struct request *request, unsigned status)
     struct order_progress order;
 
     orders_progress(sessions_orders(admin->sessions), &order);
+    request->order_id = order.id;
     if (order.is_settling)
         request->waits_for_order = true;
     else

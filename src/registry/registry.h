@@ -20,17 +20,19 @@ struct registry;
 struct session;
 struct probe;
 
-/* What a shutdown order knows of a client. The first two are kept in the store. */
+/* What a shutdown order knows of a client. The first three are kept in the store. */
 #define RECORD_TOLD         0x1 /* was sent a 130 */
 #define RECORD_ACKNOWLEDGED 0x2 /* and has answered it */
-/* It was connected when the server ended, and is to be told once it is back. */
-#define RECORD_AWAITED 0x4
+#define RECORD_LATE         0x4 /* came when its wave had begun, and is left alone */
+/* It was connected when the server ended, and is not yet again: who was not told then is to be
+ * told, who had acknowledged is waited for, to see it go. */
+#define RECORD_AWAITED 0x8
 /* It is connected, as far as the order has heard. */
-#define RECORD_PRESENT 0x8
+#define RECORD_PRESENT 0x10
 
 /*
  * One client. Created and freed by the registry only; read by everyone. The fields behind "live"
- * belong to session/claim.c, order_… to session/order.c.
+ * belong to session/claim.c, order_… to session/order*.c.
  */
 struct registry_record {
     int64_t since;            /* when connected last changed */
@@ -45,7 +47,7 @@ struct registry_record {
     bool stored;         /* the store has a row for it */
     bool row_connected;  /* and that row says connected, or will by the next commit */
     uint32_t claims;     /* registrations the store has not answered yet */
-    uint8_t order_wave;  /* of the shutdown order (session/order.c), from 1; 0: no target of it */
+    uint8_t order_wave;  /* of the shutdown order (session/order*.c), from 1; 0: no target of it */
     uint8_t order_flags; /* RECORD_…, of that order */
     uint16_t order_mark; /* whose, its id cut to size: what is said of another one is void */
     struct session *holder; /* the session that has or is registering this ID, or NULL */

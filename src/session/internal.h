@@ -1,5 +1,5 @@
 /*
- * What session.c, claim.c and session_log.c share: the state of all sessions. Private to
+ * What session.c, claim.c, ping.c and session_log.c share: the state of all sessions. Private to
  * src/session.
  */
 #ifndef SESSION_INTERNAL_H

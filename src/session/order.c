@@ -28,7 +28,10 @@ static void end_wave(struct orders *orders, struct moment now);
 static bool holds(const struct orders *orders, struct moment now);
 static unsigned wave_of_newcomer(const struct orders *orders, const struct registry_record *record,
                                  struct moment now);
+static enum order_result why_not(const struct orders *orders);
 static void save(struct orders *orders, struct moment now);
+static void fill_kept(struct order_kept *kept, const struct order_waves *waves,
+                      enum order_state state);
 static void say(struct orders *orders, enum order_what what, unsigned wave,
                 const struct registry_record *client);
 static void log_wave(struct orders *orders, const char *event);
@@ -63,22 +66,30 @@ void orders_free(struct orders *orders)
 enum order_result orders_start(struct orders *orders, struct order_request *request,
                                struct moment now)
 {
-    /* The store may still have to write the last one: it stays until the new one is saved. */
+    /* The store may still have to write the last one: it stays until the new one is taken. */
     struct order_waves last_waves = orders->waves;
     struct order_kept *last = orders->kept;
     struct order_kept *next = &orders->both[last == &orders->both[0]];
-    char *by = order_is_under_way(orders) ? NULL : strdup(request->by);
-
-    if (!by) {
-        order_waves_clear(&request->waves);
-        return order_is_under_way(orders) ? ORDER_ERR_BUSY : ORDER_ERR_NO_MEMORY;
-    }
+    const enum order_result refusal = why_not(orders);
+    char *by = refusal == ORDER_OK ? strdup(request->by) : NULL;
 
     *next = (struct order_kept){.row = {.id = last->row.id + 1,
                                         .by = by,
                                         .created = order_seconds(now),
                                         .grace_ms = request->grace_ms,
                                         .hold_ms = request->hold_ms}};
+    if (by)
+        fill_kept(next, &request->waves, ORDER_RUNNING);
+    if (!by || store_save_order(orders->store, &next->row, now) != 0) {
+        free(by);
+        order_waves_clear(&request->waves);
+        return refusal == ORDER_OK ? ORDER_ERR_NO_MEMORY : refusal;
+    }
+    order_waves_clear(&last_waves);
+    free(last->row.by);
+    last->row.by = NULL;
+
+    orders->saves++;
     orders->kept = next;
     orders->waves = request->waves;
     request->waves = (struct order_waves){.count = 0};
@@ -91,10 +102,6 @@ enum order_result orders_start(struct orders *orders, struct order_request *requ
     orders->held_back = true;
     orders->durable = false;
     say(orders, ORDER_WAS_STARTED, 0, NULL);
-    save(orders, now);
-    order_waves_clear(&last_waves);
-    free(last->row.by);
-    last->row.by = NULL;
     plan_some(orders); /* so that the answer has numbers, unless there are very many clients */
     order_log(orders, "order_started", by);
     return ORDER_OK;
@@ -193,8 +200,15 @@ void orders_client_connected(struct orders *orders, struct registry_record *reco
         if (wave != order_waves_match(&orders->waves, record->cid, 0))
             store_save_target(orders->store, record, now);
     }
-    if (order_has_begun(orders, wave - 1) && (awaited || holds(orders, now)))
+    if (!order_has_begun(orders, wave - 1))
+        return;
+    if (awaited || holds(orders, now)) {
         tell(orders, record, now);
+    } else if (!(record->order_flags & (RECORD_TOLD | RECORD_LATE))) {
+        /* Kept, or a restart would take it for one that was missed. */
+        order_set_flags(orders, record, record->order_flags | RECORD_LATE);
+        store_save_target(orders->store, record, now);
+    }
 }
 
 void orders_client_acknowledged(struct orders *orders, struct registry_record *record,
@@ -319,7 +333,7 @@ static void tell_some(struct orders *orders, struct moment now)
         }
         orders->cursor = record->sid;
         if (record->order_wave == orders->current + 1 && record->order_flags & RECORD_PRESENT &&
-            !(record->order_flags & RECORD_TOLD)) {
+            !(record->order_flags & (RECORD_TOLD | RECORD_LATE))) {
             tell(orders, record, now);
             told++;
         }
@@ -389,22 +403,34 @@ static unsigned wave_of_newcomer(const struct orders *orders, const struct regis
         if (!order_has_begun(orders, later - 1))
             return later;
     }
-    return record->order_wave;
+    return wave;
+}
+
+/* Why no order may be given now, or ORDER_OK. */
+static enum order_result why_not(const struct orders *orders)
+{
+    if (orders->frozen)
+        return ORDER_ERR_ENDING;
+    return order_is_under_way(orders) ? ORDER_ERR_BUSY : ORDER_OK;
 }
 
 static void save(struct orders *orders, struct moment now)
 {
-    struct order_kept *kept = orders->kept;
+    fill_kept(orders->kept, &orders->waves, orders->state);
+    orders->saves++;
+    if (store_save_order(orders->store, &orders->kept->row, now) != 0)
+        orders_on_saved(orders, STORE_UNAVAILABLE); /* as if the store had said so */
+}
 
-    snprintf(kept->state_word, sizeof(kept->state_word), "%s", order_state_words[orders->state]);
-    for (size_t i = 0; i < orders->waves.count; i++)
-        kept->waves[i].match = orders->waves.match[i];
+static void fill_kept(struct order_kept *kept, const struct order_waves *waves,
+                      enum order_state state)
+{
+    snprintf(kept->state_word, sizeof(kept->state_word), "%s", order_state_words[state]);
+    for (size_t i = 0; i < waves->count; i++)
+        kept->waves[i].match = waves->match[i];
     kept->row.state = kept->state_word;
     kept->row.waves = kept->waves;
-    kept->row.wave_count = orders->waves.count;
-    orders->saves++;
-    if (store_save_order(orders->store, &kept->row, now) != 0)
-        orders_on_saved(orders, STORE_UNAVAILABLE); /* as if the store had said so */
+    kept->row.wave_count = waves->count;
 }
 
 static void say(struct orders *orders, enum order_what what, unsigned wave,

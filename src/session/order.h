@@ -45,8 +45,9 @@ enum order_target {
     ORDER_TARGET_TOLD,
     ORDER_TARGET_ACKNOWLEDGED,
     ORDER_TARGET_GONE,
-    ORDER_TARGET_STILL_UP, /* connected although its wave is over */
+    ORDER_TARGET_STILL_UP, /* told, and connected although its wave is over */
     ORDER_TARGET_NOT_CONNECTED,
+    ORDER_TARGET_LATE, /* it came when its wave had begun, and is left alone */
     ORDER_TARGET_COUNT
 };
 
@@ -98,10 +99,11 @@ enum order_result {
     ORDER_ERR_BUSY = -1,      /* another one is running or holding */
     ORDER_ERR_NONE = -2,      /* there is none to cancel */
     ORDER_ERR_NO_MEMORY = -3, /* nothing has changed */
+    ORDER_ERR_ENDING = -4,    /* the server ends: the next one is to be asked */
 };
 
-/* Each wave adds up: targets = pending + told + not_connected + those who came too late, and
- * told = gone + those of them who are still up. */
+/* Each wave adds up: targets = pending + told + not_connected + late, and told = gone +
+ * still_up. */
 struct order_numbers {
     size_t targets;
     size_t pending;
@@ -110,6 +112,7 @@ struct order_numbers {
     size_t gone;
     size_t still_up;
     size_t not_connected;
+    size_t late;
 };
 
 struct order_progress {

@@ -24,7 +24,8 @@ struct sums {
     size_t acknowledged;
     size_t present_told;
     size_t present_acknowledged;
-    size_t present_untold;
+    size_t present_untold; /* but for those who came late */
+    size_t late;
     size_t awaited;      /* untold */
     size_t awaited_told; /* told, and acknowledged */
 };
@@ -77,12 +78,6 @@ static inline bool order_is_over(const struct orders *orders)
 static inline bool order_has_begun(const struct orders *orders, unsigned wave)
 {
     return orders->kept->waves[wave].started != 0;
-}
-
-/* All that were there have been told. */
-static inline bool order_was_told(const struct orders *orders, unsigned wave)
-{
-    return order_has_begun(orders, wave) && (wave < orders->current || orders->step == STEP_WAIT);
 }
 
 /* Does what stands in the record belong to this order? Of one that the plan has not reached it is

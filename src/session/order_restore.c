@@ -9,6 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* By which somebody may set the clock back without an order looking as if it came from the future.
+ */
+#define MAX_STEP_BACK_S 2
+
 static int take_kept(struct orders *orders, const struct store_order *kept);
 static void find_step(struct orders *orders, struct moment now);
 static bool has_expired(const struct orders *orders, struct moment now);
@@ -96,7 +100,8 @@ static bool has_expired(const struct orders *orders, struct moment now)
         until_ms = started * 1000 + (int64_t)row->grace_ms;
     if (hold_until_ms > until_ms)
         until_ms = hold_until_ms;
-    return now.wall_ms > until_ms + (int64_t)ORDER_MAX_AWAY_MS || order_seconds(now) < row->created;
+    return now.wall_ms > until_ms + (int64_t)ORDER_MAX_AWAY_MS ||
+           order_seconds(now) < row->created - MAX_STEP_BACK_S;
 }
 
 /* What a client is to an order that was interrupted. Its row, if it has one, says that it was told,
@@ -105,13 +110,14 @@ static bool has_expired(const struct orders *orders, struct moment now)
 static void plan_again(struct orders *orders, struct registry_record *record)
 {
     unsigned wave = record->order_wave <= orders->waves.count ? record->order_wave : 0;
-    unsigned flags = record->order_flags & (RECORD_TOLD | RECORD_ACKNOWLEDGED);
+    unsigned flags = record->order_flags & (RECORD_TOLD | RECORD_ACKNOWLEDGED | RECORD_LATE);
 
     if (wave == 0) {
         wave = order_waves_match(&orders->waves, record->cid, 0);
         flags = 0;
     }
-    if (order_is_under_way(orders) && wave > orders->current && was_there(orders, record))
+    if (order_is_under_way(orders) && wave > orders->current && !(flags & RECORD_LATE) &&
+        was_there(orders, record))
         flags = (flags & RECORD_ACKNOWLEDGED ? flags : 0) | RECORD_AWAITED;
     record->order_wave = 0;
     order_set_wave(orders, record, wave, flags);

@@ -22,7 +22,8 @@ const char *const order_wave_state_words[] = {
 const char *const order_target_words[] = {
     [ORDER_TARGET_NONE] = "none", [ORDER_TARGET_PENDING] = "pending", [ORDER_TARGET_TOLD] = "told",
     [ORDER_TARGET_ACKNOWLEDGED] = "acknowledged", [ORDER_TARGET_GONE] = "gone",
-    [ORDER_TARGET_STILL_UP] = "still_up", [ORDER_TARGET_NOT_CONNECTED] = "not_connected", NULL,
+    [ORDER_TARGET_STILL_UP] = "still_up", [ORDER_TARGET_NOT_CONNECTED] = "not_connected",
+    [ORDER_TARGET_LATE] = "late", NULL,
 };
 const char *const order_what_words[] = {
     [ORDER_WAS_STARTED] = "started", [ORDER_WAVE_STARTED] = "wave_started",
@@ -64,9 +65,7 @@ void orders_wave_progress(const struct orders *orders, unsigned index,
 {
     const struct store_order_wave *row = &orders->kept->waves[index];
     const struct sums *sums = &orders->sums[index];
-    const bool told = order_was_told(orders, index);
     const size_t awaited = order_is_under_way(orders) ? sums->awaited : 0;
-    const size_t too_late = told ? sums->present_untold : 0;
     const size_t unseen = row->ended == 0 ? sums->awaited_told : 0;
     enum order_wave_state state = ORDER_WAVE_PENDING;
 
@@ -82,13 +81,15 @@ void orders_wave_progress(const struct orders *orders, unsigned index,
         .started = row->started,
         .ended = row->ended,
         .numbers = {.targets = sums->targets,
-                    .pending = awaited + sums->present_untold - too_late,
+                    .pending = awaited + sums->present_untold,
                     .told = sums->told,
                     .acknowledged = sums->acknowledged,
                     .gone = sums->told - sums->present_told - unseen,
-                    .still_up = sums->present_told + unseen + too_late},
+                    .still_up = sums->present_told + unseen,
+                    .late = sums->late},
     };
-    wave->numbers.not_connected = sums->targets - sums->told - sums->present_untold - awaited;
+    wave->numbers.not_connected =
+        sums->targets - sums->told - sums->present_untold - sums->late - awaited;
 }
 
 void orders_count_targets(const struct orders *orders, size_t counts[ORDER_TARGET_COUNT])
@@ -102,13 +103,12 @@ void orders_count_targets(const struct orders *orders, size_t counts[ORDER_TARGE
         counts[ORDER_TARGET_PENDING] += wave.numbers.pending;
         counts[ORDER_TARGET_GONE] += wave.numbers.gone;
         counts[ORDER_TARGET_NOT_CONNECTED] += wave.numbers.not_connected;
+        counts[ORDER_TARGET_LATE] += wave.numbers.late;
         if (wave.state == ORDER_WAVE_DONE) {
             counts[ORDER_TARGET_STILL_UP] += wave.numbers.still_up;
         } else {
             counts[ORDER_TARGET_ACKNOWLEDGED] += sums->present_acknowledged + sums->awaited_told;
             counts[ORDER_TARGET_TOLD] += sums->present_told - sums->present_acknowledged;
-            counts[ORDER_TARGET_STILL_UP] +=
-                wave.numbers.still_up - sums->present_told - sums->awaited_told;
         }
     }
 }
@@ -130,7 +130,7 @@ enum order_target orders_target(const struct orders *orders, const struct regist
         return flags & RECORD_ACKNOWLEDGED ? ORDER_TARGET_ACKNOWLEDGED : ORDER_TARGET_TOLD;
     }
     if (flags & RECORD_PRESENT)
-        return order_was_told(orders, wave - 1) ? ORDER_TARGET_STILL_UP : ORDER_TARGET_PENDING;
+        return flags & RECORD_LATE ? ORDER_TARGET_LATE : ORDER_TARGET_PENDING;
     return flags & RECORD_AWAITED && order_is_under_way(orders) ? ORDER_TARGET_PENDING
                                                                 : ORDER_TARGET_NOT_CONNECTED;
 }
@@ -170,7 +170,8 @@ static void add_up(struct orders *orders, const struct registry_record *record, 
 
     sums->targets += one;
     if (!(flags & RECORD_TOLD)) {
-        sums->present_untold += present ? one : 0;
+        sums->present_untold += present && !(flags & RECORD_LATE) ? one : 0;
+        sums->late += present && flags & RECORD_LATE ? one : 0;
         sums->awaited += !present && flags & RECORD_AWAITED ? one : 0;
         return;
     }

@@ -69,10 +69,9 @@ void ping_expire(struct sessions *all)
     while ((ping = TAILQ_FIRST(&all->pings)) != NULL && all->now.mono_us >= ping->due_us) {
         struct session *session = ping->session;
 
-        /* After a stall of ours the answer waits in the kernel. It may end the ping, which may be
-         * under way again then. */
+        /* After a stall of ours the answer waits in the kernel. It may end the ping. */
         all->ops->look(session);
-        if (TAILQ_FIRST(&all->pings) != ping || all->now.mono_us < ping->due_us)
+        if (TAILQ_FIRST(&all->pings) != ping)
             continue;
         finish(ping, ping->heard_us != 0 ? PING_ANSWERED : PING_TIMED_OUT, ping->heard_us);
     }

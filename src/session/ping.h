@@ -28,8 +28,8 @@ enum ping_result {
 /* Embedded in whoever asks, which owns it and sets done and user before the start. */
 struct ping {
     /* Called once, unless it is cancelled before, also from within ping_start(); the ping is over
-     * then. rtt_us is of meaning when it was answered. May start another
-     * one, and cancel none. */
+     * then. rtt_us is of meaning when it was answered. Starts and cancels
+     * none. */
     void (*done)(struct ping *ping, enum ping_result result, uint64_t rtt_us);
     void *user;
 

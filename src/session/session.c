@@ -239,6 +239,19 @@ void sessions_freeze_orders(struct sessions *all)
     orders_freeze(all->orders);
 }
 
+enum order_result sessions_give_order(struct sessions *all, struct order_request *request,
+                                      struct moment now)
+{
+    all->now = now;
+    return orders_start(all->orders, request, now);
+}
+
+enum order_result sessions_cancel_order(struct sessions *all, const char *by, struct moment now)
+{
+    all->now = now;
+    return orders_cancel(all->orders, by, now);
+}
+
 void sessions_disconnect(struct sessions *all, struct registry_record *record, struct moment now)
 {
     (void)all;

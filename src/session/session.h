@@ -20,10 +20,9 @@
 #include "registry/registry.h"
 #include "session/keepalive.h"
 #include "session/limits.h"
+#include "session/order.h"
 #include "store/store.h"
 
-struct order_news;
-struct orders;
 struct sessions;
 
 enum duplicate_policy { DUPLICATE_PROBE, DUPLICATE_TAKEOVER, DUPLICATE_REJECT };
@@ -181,13 +180,19 @@ size_t sessions_pending(const struct sessions *all);
 /* Those of the connected that were told to shut down and are not gone yet. */
 size_t sessions_leaving(const struct sessions *all);
 
-/* The shutdown orders of this server: give, cancel and look at them there. */
+/* The shutdown orders of this server, to be looked at. */
 struct orders *sessions_orders(const struct sessions *all);
 
 /* The server ends: no order goes on, and who leaves from here on has not left for one. */
 void sessions_freeze_orders(struct sessions *all);
 
-/* Ends the session of a connected client with 430. */
+/* As orders_start() and orders_cancel(). */
+enum order_result sessions_give_order(struct sessions *all, struct order_request *request,
+                                      struct moment now);
+enum order_result sessions_cancel_order(struct sessions *all, const char *by, struct moment now);
+
+/* Ends the session of a connected client with 430. It may end other sessions too; the record may be
+ * gone afterwards. */
 void sessions_disconnect(struct sessions *all, struct registry_record *record, struct moment now);
 
 /* May this record go? Not while somebody has its ID or an order that is under way counts on it. */

@@ -51,7 +51,8 @@
     " sid INTEGER PRIMARY KEY,"                                                                    \
     " wave INTEGER NOT NULL,"                                                                      \
     " told INTEGER NOT NULL,"                                                                      \
-    " acknowledged INTEGER NOT NULL);"
+    " acknowledged INTEGER NOT NULL,"                                                              \
+    " late INTEGER NOT NULL);"
 #define SET_VERSION "PRAGMA user_version = " TEXT_OF(SCHEMA_VERSION)
 
 /* NORMAL: a commit survives the death of this process; FULL: that of the machine as well. */
@@ -80,9 +81,9 @@ static const char *const statements[SQLITE_STATEMENT_COUNT] = {
     [SQLITE_STATEMENT_CLEAR_WAVES] = "DELETE FROM order_waves WHERE order_id = ?1",
     [SQLITE_STATEMENT_WAVE]       = "INSERT INTO order_waves VALUES(?1, ?2, ?3, ?4, ?5)",
     [SQLITE_STATEMENT_CLEAR_TARGETS] = "DELETE FROM order_targets",
-    [SQLITE_STATEMENT_TARGET]     = ("INSERT INTO order_targets VALUES(?1, ?2, ?3, ?4)"
+    [SQLITE_STATEMENT_TARGET]     = ("INSERT INTO order_targets VALUES(?1, ?2, ?3, ?4, ?5)"
                               " ON CONFLICT(sid) DO UPDATE SET wave = ?2, told = ?3,"
-                              " acknowledged = ?4"),
+                              " acknowledged = ?4, late = ?5"),
     [SQLITE_STATEMENT_FORGET_TARGET] = "DELETE FROM order_targets WHERE sid = ?1",
 };
 /* clang-format on */

@@ -96,6 +96,7 @@ int sqlite_order_write_target(struct sqlite_file *f, uint32_t sid, uint8_t wave,
     sqlite3_bind_int(stmt, 2, wave);
     sqlite3_bind_int(stmt, 3, (flags & RECORD_TOLD) != 0);
     sqlite3_bind_int(stmt, 4, (flags & RECORD_ACKNOWLEDGED) != 0);
+    sqlite3_bind_int(stmt, 5, (flags & RECORD_LATE) != 0);
     return sqlite_file_run(f, SQLITE_STATEMENT_TARGET);
 }
 
@@ -236,8 +237,8 @@ static int load_targets(struct sqlite_file *f, struct registry *registry,
     sqlite3_stmt *row = NULL;
     int rc;
 
-    if (sqlite3_prepare_v2(f->db, "SELECT sid, wave, told, acknowledged FROM order_targets", -1,
-                           &row, NULL) != SQLITE_OK)
+    if (sqlite3_prepare_v2(f->db, "SELECT sid, wave, told, acknowledged, late FROM order_targets",
+                           -1, &row, NULL) != SQLITE_OK)
         return sqlite_file_fail(f, "cannot be read");
     while ((rc = sqlite3_step(row)) == SQLITE_ROW) {
         struct registry_record *record = NULL;
@@ -252,7 +253,8 @@ static int load_targets(struct sqlite_file *f, struct registry *registry,
         record->order_wave = (uint8_t)wave;
         record->order_flags =
             (uint8_t)((sqlite3_column_int64(row, 2) != 0 ? RECORD_TOLD : 0) |
-                      (sqlite3_column_int64(row, 3) != 0 ? RECORD_ACKNOWLEDGED : 0));
+                      (sqlite3_column_int64(row, 3) != 0 ? RECORD_ACKNOWLEDGED : 0) |
+                      (sqlite3_column_int64(row, 4) != 0 ? RECORD_LATE : 0));
     }
     sqlite3_finalize(row);
     return rc == SQLITE_DONE ? 0 : sqlite_file_fail(f, "cannot be read");

@@ -25,7 +25,7 @@ from fleet import Fleet
 from harness import (BIN, CONNECTED, PASSWORD, REFUSALS, SANITIZER_REPORTS, SHUTDOWN, Client,
                      Witness, free_port, limit, reading, wait_until)
 
-STATES = ("pending", "told", "acknowledged", "gone", "still_up", "not_connected")
+STATES = ("pending", "told", "acknowledged", "gone", "still_up", "not_connected", "late")
 
 
 def order(control, waves, **more):
@@ -89,9 +89,10 @@ def check_sums(control):
         assert wave["pending"] == of["pending"]
         assert wave["gone"] == of["gone"]
         assert wave["not_connected"] == of["not_connected"]
+        assert wave["late"] == of["late"]
         assert wave["still_up"] == of["told"] + of["acknowledged"] + of["still_up"]
         assert wave["acknowledged"] >= of["acknowledged"]
-        assert wave["told"] <= wave["gone"] + wave["still_up"]
+        assert wave["told"] == wave["gone"] + wave["still_up"]
         for name in now["totals"]:
             sums[name] += wave[name]
     assert dict(sums) == now["totals"] or not any(now["totals"].values())
@@ -332,6 +333,8 @@ def test_late_comers_without_hold_are_left_alone(start):
             client.expect_silence(0.05)
         wait_state(control, "done")
         assert states(control)["db-2"] == "gone"
+        # web-1 had been told before it came back; web-9 never was.
+        assert states(control)["web-9"] == "late"
         check_sums(control)
 
 
@@ -467,6 +470,35 @@ def test_restart_in_the_middle_of_a_wave_goes_on_with_each_target(start, end_and
         wait_state(control, "done")
         check_sums(control)
         witness.check()
+
+
+def test_restart_leaves_those_alone_who_had_come_too_late(start, end_and_restart):
+    server, control = start(DRAIN)
+    with Fleet(server) as fleet:
+        fleet.add("stay", "web-1")
+        order(control, [["web-*"]], grace="3s")
+        fleet.wait_told("web-1")
+        fleet.add("stay", "web-late", may_be_told=False)
+        wait_kept(server, "SELECT sum(late) = 1 AND sum(told) = 1 FROM order_targets")
+        server, control = end_and_restart(server)
+    with Fleet(server) as fleet:
+        fleet.add("stay", "web-late", may_be_told=False)
+        fleet.add("obey", "web-1")
+        fleet.wait_told("web-1")
+        wait_state(control, "done")
+        assert states(control) == {"web-1": "gone", "web-late": "late"}
+
+
+def test_order_is_refused_while_the_server_drains(start):
+    server, control = start({"server": {"drain": "3s"}})
+    with Fleet(server) as fleet:
+        fleet.add("stay", *(f"web-{n}" for n in range(8)), may_be_told=False)
+        server.signal(signal.SIGQUIT)
+        server.wait_log(r"\bdraining\b")
+        status, answer = control.post("/v1/shutdown", {"waves": [["*"]]})
+        assert status == 503 and "give the order to the next one" in answer["error"]
+        assert show(control) == {"state": "none"}
+        assert server.wait_exit() == 0
 
 
 def test_restart_between_waves_does_not_go_back(start, start_server):
@@ -699,7 +731,7 @@ def test_three_waves_of_200_add_up(start):
             wait_numbers(control, wave, told=200, acknowledged=145, gone=160, still_up=40)
         done = wait_state(control, "done", 20)
         assert done["totals"] == {"targets": 600, "pending": 0, "told": 600, "acknowledged": 435,
-                                  "gone": 480, "still_up": 120, "not_connected": 0}
+                                  "gone": 480, "still_up": 120, "not_connected": 0, "late": 0}
         check_sums(control)
         by_state = collections.Counter(states(control).values())
         assert by_state == {"gone": 480, "still_up": 120}

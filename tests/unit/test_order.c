@@ -438,6 +438,10 @@ static void check(void)
         case ORDER_TARGET_NOT_CONNECTED:
             wave->not_connected++;
             break;
+        case ORDER_TARGET_LATE:
+            wave->late++;
+            assert_true(record->connected);
+            break;
         case ORDER_TARGET_GONE:
             wave->gone++;
             break;
@@ -471,6 +475,10 @@ static void check(void)
         assert_int_equal(numbers.gone, again[wave].gone);
         assert_int_equal(numbers.still_up, again[wave].still_up);
         assert_int_equal(numbers.not_connected, again[wave].not_connected);
+        assert_int_equal(numbers.late, again[wave].late);
+        assert_int_equal(numbers.targets,
+                         numbers.pending + numbers.told + numbers.not_connected + numbers.late);
+        assert_int_equal(numbers.told, numbers.gone + numbers.still_up);
         assert_true(numbers.acknowledged <= numbers.told);
     }
 }
@@ -611,6 +619,27 @@ static void take_matches(void)
         snprintf(world->match[wave - 1], sizeof(world->match[0]), "%s", wave_of(wave).match);
 }
 
+/* Would a next server have to tell this client if it was not told before? Not one that came too
+ * late for each of its waves. */
+static bool is_owed(const struct client *client)
+{
+    struct order_progress order;
+
+    progress(&order);
+    if (client->session == 0)
+        return false;
+    /* That it came too late may not be written yet; and one that is given in the second of the
+     * restart takes it for one that was there. */
+    if (world->is_sudden || (order.state != ORDER_RUNNING && order.state != ORDER_HOLDING))
+        return true;
+    for (unsigned wave = 1; wave <= order.waves; wave++) {
+        if (matches(wave, client->cid) && (order.hold_ms > 0 || wave_of(wave).started == 0 ||
+                                           client->since_step < world->wave_step[wave]))
+            return true;
+    }
+    return false;
+}
+
 /*
  * The server ends and the next one starts with what is kept. Who is connected gets that reason;
  * who is back, and when, is the test's.
@@ -624,8 +653,9 @@ static void restart(enum reason reason, uint64_t away_us)
         orders_freeze(world->orders);
         for (size_t i = 0; i < world->count; i++) {
             if (world->clients[i].session != 0) {
+                const bool owed = world->clients[i].owed || is_owed(&world->clients[i]);
                 leave(&world->clients[i], reason);
-                world->clients[i].owed = true;
+                world->clients[i].owed = owed;
             }
         }
         /* The last thing a server does is to write everything. */
@@ -641,7 +671,7 @@ static void restart(enum reason reason, uint64_t away_us)
         const struct registry_record *before = client->record;
         struct registry_record *record = NULL;
 
-        client->owed = client->owed || client->session != 0;
+        client->owed = client->owed || is_owed(client);
         client->session = 0;
         client->record = NULL;
         if (!before || !before->stored)
@@ -652,7 +682,8 @@ static void restart(enum reason reason, uint64_t away_us)
         record->since = before->connected ? world->now.wall_ms / 1000 : before->since;
         record->reason = before->connected ? REASON_CRASH : before->reason;
         record->order_wave = kept->wave[record->sid];
-        record->order_flags = kept->flags[record->sid] & (RECORD_TOLD | RECORD_ACKNOWLEDGED);
+        record->order_flags =
+            kept->flags[record->sid] & (RECORD_TOLD | RECORD_ACKNOWLEDGED | RECORD_LATE);
     }
     orders_free(world->orders);
     registry_free(old);
@@ -1105,7 +1136,9 @@ static void wave_does_not_wait_for_who_came_too_late(void **unused)
     settle();
     struct client *late = newcomer("web-9");
     assert_false(is_told(late));
-    expect_numbers(1, 2, 0, 2, 0, 0, 2, 0);
+    expect_numbers(1, 3, 0, 2, 0, 0, 2, 0);
+    assert_int_equal(wave_of(1).numbers.late, 1);
+    assert_int_equal(orders_target(world->orders, late->record), ORDER_TARGET_LATE);
     leave(find("web-0"), REASON_SHUTDOWN);
     leave(find("web-1"), REASON_SHUTDOWN);
     settle();
@@ -1276,7 +1309,8 @@ static void newcomer_behind_its_wave_is_told_under_hold_only(void **unused)
         struct client *stranger = newcomer("x-2");
         assert_int_equal(off->tells, told);
         assert_int_equal(unknown->tells, told);
-        expect_numbers(1, 2 + told, 0, 1 + 2 * told, 0, 0, 3 - (told ? 0 : 1), 0);
+        expect_numbers(1, 3, 0, 1 + 2 * told, 0, 0, 1 + 2 * told, 0);
+        assert_int_equal(wave_of(1).numbers.late, 2 - 2 * told);
         live(MIN);
         struct client *later = newcomer("web-3"); /* in the second wave */
         assert_int_equal(later->tells, told);
@@ -1568,32 +1602,93 @@ static void order_is_carried_out_when_the_store_fails(void **unused)
     struct order_progress order;
 
     (void)unused;
-    for (int out_of_memory = 0; out_of_memory < 2; out_of_memory++) {
-        world->store.out_of_memory = out_of_memory;
-        add_connected("web-%d", 0, 3);
+    add_connected("web-%d", 0, 3);
+    start(MIN, 0, WAVES("web-*"));
+    tick();
+    assert_int_equal(world->tells, 0);
+    answer(STORE_UNAVAILABLE);
+    progress(&order);
+    assert_false(order.durable || order.is_settling);
+    assert_int_equal(news_of(ORDER_SAVED), 1);
+    while (orders_next_us(world->orders, world->now) <= world->now.mono_us) {
+        tick();
+        answer_all(STORE_UNAVAILABLE);
+    }
+    assert_int_equal(world->tells, 3);
+    expect_numbers(1, 3, 0, 3, 0, 0, 3, 0);
+    progress(&order);
+    assert_false(order.durable);
+    /* It heals: with the next save all is known. */
+    live(MIN);
+    progress(&order);
+    assert_int_equal(order.state, ORDER_DONE);
+    assert_true(order.durable);
+}
+
+/* Neither does the last one change, which the store may still have to write. */
+static void order_without_memory_for_it_is_refused(void **unused)
+{
+    struct order_progress before;
+    struct order_progress after;
+
+    (void)unused;
+    add_connected("web-%d", 0, 3);
+    start(MIN, 0, WAVES("db-*"));
+    live(MIN);
+    progress(&before);
+    assert_int_equal(before.state, ORDER_DONE);
+    world->store.out_of_memory = true;
+    assert_int_equal(give(MIN, 0, WAVES("web-*")), ORDER_ERR_NO_MEMORY);
+    world->store.out_of_memory = false;
+    progress(&after);
+    assert_int_equal(after.id, before.id);
+    assert_int_equal(after.state, before.state);
+    assert_int_equal(after.waves, before.waves);
+    assert_string_equal(wave_of(1).match, "db-*");
+    live(MIN);
+    assert_int_equal(world->tells, 0);
+    start(MIN, 0, WAVES("web-*"));
+    settle();
+    assert_int_equal(world->tells, 3);
+}
+
+static void order_is_refused_while_the_server_ends(void **unused)
+{
+    (void)unused;
+    add_connected("web-%d", 0, 3);
+    orders_freeze(world->orders);
+    assert_int_equal(give(MIN, 0, WAVES("web-*")), ORDER_ERR_ENDING);
+    assert_int_equal(state(), ORDER_NONE);
+    live(MIN);
+    assert_int_equal(world->tells, 0);
+}
+
+/* Without hold, who came when its wave had begun was left alone, and is so after a restart. */
+static void restore_leaves_those_alone_who_came_too_late(void **unused)
+{
+    static const enum reason ends[] = {REASON_CRASH, REASON_STOPPED, REASON_RESTARTING};
+
+    (void)unused;
+    for (size_t end = 0; end < COUNT(ends); end++) {
+        newcomer("web-1");
+        struct client *off = add("web-%d", 2);
         start(MIN, 0, WAVES("web-*"));
-        if (!out_of_memory) {
-            tick();
-            assert_int_equal(world->tells, 0);
-            answer(STORE_UNAVAILABLE);
-        }
-        progress(&order);
-        assert_false(order.durable || order.is_settling);
-        assert_int_equal(news_of(ORDER_SAVED), 1);
-        while (orders_next_us(world->orders, world->now) <= world->now.mono_us) {
-            tick();
-            answer_all(STORE_UNAVAILABLE);
-        }
-        assert_int_equal(world->tells, 3);
-        expect_numbers(1, 3, 0, 3, 0, 0, 3, 0);
-        progress(&order);
-        assert_false(order.durable);
-        /* It heals: with the next save all is known. */
-        world->store.out_of_memory = false;
+        settle();
+        arrive(off);
+        struct client *unknown = newcomer("web-3");
+        assert_int_equal(wave_of(1).numbers.late, 2);
+        restart(ends[end], S);
+        settle();
+        arrive(off);
+        arrive(unknown);
+        arrive(find("web-1"));
+        settle();
+        assert_int_equal(off->tells + unknown->tells, 0);
+        assert_int_equal(find("web-1")->tells, 2);
+        assert_int_equal(wave_of(1).numbers.late, 2);
         live(MIN);
-        progress(&order);
-        assert_int_equal(order.state, ORDER_DONE);
-        assert_true(order.durable);
+        assert_int_equal(state(), ORDER_DONE);
+        assert_int_equal(off->tells + unknown->tells, 0);
         assert_int_equal(again(), 0);
     }
 }
@@ -2042,7 +2137,7 @@ static void restore_expires_what_was_given_in_the_future(void **unused)
         start(MIN, 10 * MIN, WAVES("*"));
         settle();
         /* A machine whose clock has no battery. */
-        world->store.kept.order.created += behind;
+        world->store.kept.order.created += 3 * behind; /* more than a step of the clock */
         restart(REASON_CRASH, 0);
         assert_int_equal(state(), behind ? ORDER_EXPIRED : ORDER_RUNNING);
         if (behind)
@@ -2263,8 +2358,9 @@ static void walk_give(void)
         waves[i] = lists[dice(COUNT(lists))];
     progress(&before);
     const bool busy = before.state == ORDER_RUNNING || before.state == ORDER_HOLDING;
+    const enum order_result otherwise = world->store.out_of_memory ? ORDER_ERR_NO_MEMORY : ORDER_OK;
     assert_int_equal(give(graces[dice(4)], holds[dice(4)], waves),
-                     busy ? ORDER_ERR_BUSY : ORDER_OK);
+                     busy ? ORDER_ERR_BUSY : otherwise);
 }
 
 static void walk_client(struct client *client)
@@ -2404,6 +2500,9 @@ int main(void)
         IN_WORLD(second_order_waits_for_its_own_answer),
         IN_WORLD(progress_says_what_was_asked),
         IN_WORLD(order_is_carried_out_when_the_store_fails),
+        IN_WORLD(order_without_memory_for_it_is_refused),
+        IN_WORLD(order_is_refused_while_the_server_ends),
+        IN_WORLD(restore_leaves_those_alone_who_came_too_late),
         IN_WORLD(order_that_a_restart_forgot_is_never_carried_out),
         IN_WORLD(cancel_counts_when_the_store_fails),
         IN_WORLD(restore_of_an_order_before_its_first_wave_begins_it),

@@ -494,29 +494,6 @@ static void ping_started_from_within_an_answer_gets_the_next_one(void **state)
     expect_result(&second, PING_ANSWERED, 2 * MS);
 }
 
-/* The same ping again: what made it due is over. */
-static void ping_started_again_from_within_its_end_has_its_time(void **state)
-{
-    struct client *client = enter("web-1");
-    struct question question;
-
-    (void)state;
-    ask(client, &question);
-    question.next = &question;
-    question.who = client->session.record;
-    client->waiting = 1;
-    advance(TIMEOUT_US);
-    tick();
-    expect_result(&question, PING_ANSWERED, TIMEOUT_US);
-    advance(TIMEOUT_US - 1);
-    tick();
-    assert_int_equal(question.results, 1);
-    advance(1);
-    tick();
-    assert_int_equal(question.results, 2);
-    assert_int_equal(question.result, PING_TIMED_OUT);
-}
-
 static int start_all(void **state)
 {
     const struct log_options quiet = {.program = "test", .level = LOG_LEVEL_ERROR};
@@ -552,7 +529,6 @@ int main(void)
         IN_WORLD(ping_cancelled_is_never_called_back),
         IN_WORLD(ping_cancelled_last_leaves_nothing_to_wait_for),
         IN_WORLD(ping_started_from_within_an_answer_gets_the_next_one),
-        IN_WORLD(ping_started_again_from_within_its_end_has_its_time),
     };
 
     return cmocka_run_group_tests(tests, start_all, end_all);
