@@ -218,6 +218,12 @@ enum ctl_exit command_shutdown_cancel(const struct ctl *ctl)
                field_int(reply.body, "id"), text_count(field_count(totals, "told"), told),
                text_count(field_count(totals, "pending"), pending));
     }
+    /* The next server would go on shutting machines down: no success for any script. */
+    if (status == CTL_DONE && !field_true(reply.body, "durable")) {
+        say_error("warning: the end of the order is not in the server's database; a server that is "
+                  "started again before that can be written goes on with the order");
+        status = CTL_FAILED;
+    }
     api_reply_clear(&reply);
     return status;
 }

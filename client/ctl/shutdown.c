@@ -46,6 +46,7 @@ static json_t *make_request(const struct ctl_options *options);
 static json_t *make_wave(const char *list);
 static enum ctl_exit try_dry(const struct ctl *ctl, json_t *request, struct api_reply *reply);
 static enum ctl_exit judge_dry(const struct ctl *ctl, const json_t *plan);
+static bool knows_anybody(const struct ctl *ctl);
 static void warn_of_idle_patterns(const json_t *plan);
 static bool matches_anybody(const char *pattern, const json_t *plan);
 static void print_dry(const json_t *plan);
@@ -155,16 +156,29 @@ static enum ctl_exit judge_dry(const struct ctl *ctl, const json_t *plan)
         warn_of_idle_patterns(plan);
         return CTL_DONE;
     }
-    /* Whoever asks for a hold waits for some to come. */
-    if (ctl->options->hold_ms > 0) {
-        say_error("nobody who matches is connected now; who comes within %s will be told",
-                  ctl->options->hold);
+    /* Whoever asks for a hold waits for some to come; and whoever wants everybody told, for those
+     * that a server has just lost. */
+    if (ctl->options->hold_ms > 0 ||
+        (ctl->options->all && !ctl->options->hold && knows_anybody(ctl))) {
+        say_error("nobody who matches is connected now; who comes within %s %s told",
+                  hold_of(ctl->options), ctl->options->dry_run ? "would be" : "will be");
         return CTL_DONE;
     }
     if (ctl->options->json && ctl->options->dry_run)
         field_print_line(plan, stdout);
     say_error("no client that matches is connected");
     return CTL_NOBODY;
+}
+
+/* Has the server any client at all, if not now? */
+static bool knows_anybody(const struct ctl *ctl)
+{
+    struct api_reply reply;
+    const bool knows = api_call(ctl->api, "GET", "/v1/clients?limit=1", NULL, &reply) == API_DONE &&
+                       json_array_size(json_object_get(reply.body, "clients")) > 0;
+
+    api_reply_clear(&reply);
+    return knows;
 }
 
 /* One pattern of many that matches nobody is easily overlooked, and easily mistyped. */
@@ -370,7 +384,9 @@ static bool look(struct pursuit *pursuit, enum ctl_exit *status)
             say_error("the server is back");
         pursuit->lost_us = 0;
         pursuit->pause_ms = POLL_MS;
-        if (field_int(reply.body, "id") == id) {
+        /* An order that was forgotten leaves its number to the next one. */
+        if (field_int(reply.body, "id") == id &&
+            field_int(reply.body, "created") == field_int(pursuit->order, "created")) {
             json_decref(pursuit->order);
             pursuit->order = json_incref(reply.body);
             break;

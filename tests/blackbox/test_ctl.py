@@ -870,6 +870,32 @@ def test_shutdown_cancel(fleet, folder):
     assert json.loads(ctl("shutdown-cancel", "-j", folder=folder).out)["state"] == "cancelled"
 
 
+def test_shutdown_cancel_that_is_not_durable_is_no_success(fleet, folder):
+    fleet.durable = False
+    for more in ([], ["--json"]):
+        fleet.give({"waves": [["web-*"]]})
+        result = ctl("shutdown-cancel", *more, folder=folder)
+        assert result.code == 1 and "goes on with the order" in result.err
+        assert "cancelled" in result.out
+
+
+def test_shutdown_of_all_with_nobody_there_holds_for_those_that_are_known(fleet, folder):
+    for record in fleet.clients.values():
+        record["cstatus"] = False
+    result = ctl("shutdown", "--all", "-n", folder=folder)
+    assert "who comes within 15m would be told" in result.err and orders(fleet) == []
+    all_go(fleet)
+    result = ctl("shutdown", "--all", "-y", folder=folder)
+    assert result.code == 0 and "who comes within 15m will be told" in result.err
+    assert orders(fleet) == [{"waves": [["*"]], "hold": "15m"}]
+
+
+def test_shutdown_of_all_of_nobody_is_3(server, folder):
+    result = ctl("shutdown", "--all", "-y", folder=folder)
+    assert result == (3, "", "cliserctl: no client that matches is connected\n")
+    assert orders(server) == []
+
+
 # --- watch --------------------------------------------------------------------------------------
 
 

@@ -261,6 +261,19 @@ def test_without_a_place_to_remember_it_does_its_work_all_the_same(house):
     assert house.told() == ["web-1"] and house.fsd_mark.exists()
 
 
+def test_slip_in_a_time_keeps_to_the_waves(house):
+    house.configure(GRACE="90", WAVES="web-* db-*")
+    house.machine("web-1")
+    house.machine("lab-1")
+
+    status, said = house.run("-f", "onbatt")
+
+    assert status == 0, said
+    assert "trying the waves with a grace of 60s" in said and "ordering everybody" not in said
+    assert house.told() == ["web-1"]
+    assert house.fsd_mark.exists()
+
+
 def test_slip_in_the_configuration_shuts_everybody_down(house):
     house.configure(WAVES="web-*,,db-*")
     house.machine("web-1")
