@@ -308,6 +308,9 @@ static int take_order(struct sqlite_store *s, const struct change *change)
     assert(!s->order || change->order->id >= s->order->id);
     if (s->order_is_dirty && s->order->id != change->order->id && keep_superseded(s) != 0)
         return -1;
+    /* Without memory for an answer, what has changed is still written with whatever comes next. */
+    if (s->order && s->order->id == change->order->id)
+        s->order_is_dirty = true;
     if (enqueue(&s->order_saves, change) != 0)
         return -1;
     s->order = change->order;

@@ -98,6 +98,10 @@ int store_save_order(struct store *store, const struct store_order *order, struc
     assert_true(now.mono_us == world->now.mono_us);
     assert_true(order->id >= 1 && order->wave_count >= 1);
     assert_non_null(order->by);
+    if (store->out_of_memory) {
+        store->is_dirty = store->is_dirty || store->given == order;
+        return -1;
+    }
     if (store->given_id != order->id) {
         memset(store->wave, 0, sizeof(store->wave));
         memset(store->flags, 0, sizeof(store->flags));
@@ -105,8 +109,6 @@ int store_save_order(struct store *store, const struct store_order *order, struc
     store->given_id = order->id;
     store->given = order;
     store->is_dirty = true;
-    if (store->out_of_memory)
-        return -1;
     store->unanswered++;
     return 0;
 }
