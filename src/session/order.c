@@ -24,6 +24,7 @@ static void start_wave(struct orders *orders, unsigned wave, struct moment now);
 static void tell_some(struct orders *orders, struct moment now);
 static void tell(struct orders *orders, struct registry_record *record, struct moment now);
 static bool wave_is_over(const struct orders *orders, struct moment now);
+static uint64_t wave_ends_us(const struct orders *orders);
 static void end_wave(struct orders *orders, struct moment now);
 static bool holds(const struct orders *orders, struct moment now);
 static unsigned wave_of_newcomer(const struct orders *orders, const struct registry_record *record,
@@ -148,7 +149,7 @@ uint64_t orders_next_us(const struct orders *orders, struct moment now)
     case STEP_WAIT:
         break;
     }
-    return wave_is_over(orders, now) ? 0 : orders->wave_due_us;
+    return wave_is_over(orders, now) ? 0 : wave_ends_us(orders);
 }
 
 void orders_tick(struct orders *orders, struct moment now)
@@ -203,6 +204,8 @@ void orders_client_connected(struct orders *orders, struct registry_record *reco
     if (!order_has_begun(orders, wave - 1))
         return;
     if (awaited || holds(orders, now)) {
+        if (awaited && wave == orders->current + 1) /* it has the whole grace, too */
+            orders->wave_due_us = now.mono_us + orders->kept->row.grace_ms * CLOCK_US_PER_MS;
         tell(orders, record, now);
     } else if (!(record->order_flags & (RECORD_TOLD | RECORD_LATE))) {
         /* Kept, or a restart would take it for one that was missed. */
@@ -359,7 +362,15 @@ static bool wave_is_over(const struct orders *orders, struct moment now)
     const struct sums *sums = &orders->sums[orders->current];
 
     return (sums->present_told == 0 && sums->awaited == 0 && sums->awaited_told == 0) ||
-           now.mono_us >= orders->wave_due_us;
+           now.mono_us >= wave_ends_us(orders);
+}
+
+/* At the latest. Nobody is left untold because the server was restarted and the grace is short. */
+static uint64_t wave_ends_us(const struct orders *orders)
+{
+    if (orders->sums[orders->current].awaited > 0 && orders->return_due_us > orders->wave_due_us)
+        return orders->return_due_us;
+    return orders->wave_due_us;
 }
 
 static void end_wave(struct orders *orders, struct moment now)

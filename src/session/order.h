@@ -25,6 +25,9 @@ struct orders;
 /* An interrupted order is taken up when the server was away no longer than this beyond its end:
  * a database from last week must not shut anybody down. */
 #define ORDER_MAX_AWAY_MS UINT64_C(900000)
+/* From the restart on, so long at least may clients take to come back before a wave goes on without
+ * having told them, however short its grace: they pause for up to 60 s, and then shake hands. */
+#define ORDER_RETURN_MS UINT64_C(75000)
 
 enum order_state {
     ORDER_NONE, /* there never was one */

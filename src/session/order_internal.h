@@ -50,9 +50,10 @@ struct orders {
 
     enum order_state state;
     enum step step;
-    unsigned current; /* the wave that runs, ran last or is to run first, from 0 */
-    uint32_t cursor;  /* sid: of STEP_PLAN and STEP_TELL */
-    uint64_t wave_due_us;
+    unsigned current;       /* the wave that runs, ran last or is to run first, from 0 */
+    uint32_t cursor;        /* sid: of STEP_PLAN and STEP_TELL */
+    uint64_t wave_due_us;   /* the grace is over */
+    uint64_t return_due_us; /* after a restart: who is awaited untold should be back */
     uint64_t hold_until_us; /* of no meaning without hold */
 
     unsigned saves; /* not yet answered */

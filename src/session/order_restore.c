@@ -83,6 +83,7 @@ static void find_step(struct orders *orders, struct moment now)
     orders->step = order_has_begun(orders, orders->current) ? STEP_WAIT : STEP_BEGIN;
     orders->cursor = 0;
     orders->wave_due_us = now.mono_us + orders->kept->row.grace_ms * CLOCK_US_PER_MS;
+    orders->return_due_us = now.mono_us + ORDER_RETURN_MS * CLOCK_US_PER_MS;
     orders->hold_until_us = now.mono_us;
     if (hold_until_ms > now.wall_ms)
         orders->hold_until_us += (uint64_t)(hold_until_ms - now.wall_ms) * CLOCK_US_PER_MS;

@@ -18,6 +18,7 @@
 #define MS          UINT64_C(1000)
 #define S           UINT64_C(1000000)
 #define MIN         (60 * S)
+#define RETURN      (ORDER_RETURN_MS * MS)
 
 #define START_US    UINT64_C(1000000000)
 #define START_S     INT64_C(1700000000)
@@ -1787,7 +1788,7 @@ static void restore_of_an_order_in_a_wave_waits_for_those_it_may_have_missed(voi
         assert_int_equal(wave_of(1).started, START_S);
         settle();
         assert_int_equal(world->tells, 6);
-        assert_true(orders_next_us(world->orders, world->now) == world->now.mono_us + MIN);
+        assert_true(orders_next_us(world->orders, world->now) == world->now.mono_us + RETURN);
 
         /* Acknowledged, or gone before the end: never again. Missed: at once. */
         arrive(find("web-0"));
@@ -1800,7 +1801,7 @@ static void restore_of_an_order_in_a_wave_waits_for_those_it_may_have_missed(voi
         arrive(find("db-0"));
         assert_int_equal(find("db-0")->tells, 0);
         check();
-        live(MIN - 1);
+        live(RETURN - 1);
         assert_int_equal(world->tells, 7);
         live(1);
         assert_int_equal(find("db-0")->tells, 1);
@@ -1815,6 +1816,31 @@ static void restore_of_an_order_in_a_wave_waits_for_those_it_may_have_missed(voi
         expect_silence();
         assert_int_equal(again(), 0);
     }
+}
+
+/* However short the grace: clients pause for up to a minute before they are back. */
+static void restore_waits_for_the_untold_to_come_back(void **unused)
+{
+    (void)unused;
+    add_connected("web-%d", 0, 2);
+    add_connected("db-%d", 0, 2);
+    start(5 * S, 0, WAVES("web-*", "db-*"));
+    restart(REASON_RESTARTING, S);
+    live(RETURN - S);
+    assert_int_equal(wave_of(1).state, ORDER_WAVE_RUNNING);
+    arrive(find("web-0"));
+    arrive(find("web-1"));
+    assert_int_equal(world->tells, 2);
+
+    /* From here on it is the grace that counts, for both. */
+    assert_true(orders_next_us(world->orders, world->now) == world->now.mono_us + 5 * S);
+    live(5 * S);
+    assert_int_equal(wave_of(2).state, ORDER_WAVE_RUNNING);
+    assert_true(orders_next_us(world->orders, world->now) == world->now.mono_us + 5 * S);
+    arrive(find("db-0"));
+    assert_int_equal(find("db-0")->tells, 1);
+    live(5 * S);
+    assert_int_equal(state(), ORDER_DONE);
 }
 
 /* Before the server has turned once. */
@@ -1850,7 +1876,7 @@ static void restore_leaves_those_alone_whom_the_wave_has_done_with(void **unused
     settle();
     world->must_be_silent = false;
     expect_numbers(2, 2, 2, 0, 0, 0, 0, 0);
-    live(MIN);
+    live(RETURN);
     assert_int_equal(state(), ORDER_DONE);
 }
 
@@ -1896,7 +1922,7 @@ static void restore_between_two_waves_begins_the_next(void **unused)
     arrive(find("db-0"));
     assert_int_equal(find("web-0")->tells, 1);
     assert_int_equal(find("db-0")->tells, 1);
-    live(MIN);
+    live(RETURN);
     assert_int_equal(state(), ORDER_DONE);
 }
 
@@ -1915,8 +1941,8 @@ static void restore_keeps_the_wave_of_who_was_moved_to_a_later_one(void **unused
     assert_int_equal(off->tells, 0);
     restart(REASON_CRASH, S);
     settle();
-    live(MIN); /* the second wave */
-    live(MIN); /* the third: it is awaited */
+    live(RETURN); /* the first wave, in which web-2 is awaited */
+    live(MIN);    /* the second; the third awaits it */
     assert_int_equal(wave_of(3).state, ORDER_WAVE_RUNNING);
     assert_int_equal(orders_target(world->orders, off->record), ORDER_TARGET_PENDING);
     arrive(off);
@@ -2509,6 +2535,7 @@ int main(void)
         IN_WORLD(cancel_counts_when_the_store_fails),
         IN_WORLD(restore_of_an_order_before_its_first_wave_begins_it),
         IN_WORLD(restore_of_an_order_in_a_wave_waits_for_those_it_may_have_missed),
+        IN_WORLD(restore_waits_for_the_untold_to_come_back),
         IN_WORLD(restore_leaves_those_alone_whom_the_wave_has_done_with),
         IN_WORLD(restore_while_a_wave_is_told_tells_the_rest),
         IN_WORLD(restore_between_two_waves_begins_the_next),
