@@ -10,8 +10,8 @@
     "Waves are told one after the other: the GLOBs together are the first, each\n"                 \
     "--wave adds one behind it, and --all, which takes no GLOBs beside it, is a last\n"            \
     "wave of all others. The next wave starts when all of one have gone, or when\n"                \
-    "--grace is over. What would happen is shown first, and on a terminal you are\n"               \
-    "asked; elsewhere --yes is needed. Leaving with Ctrl-C does not end the order.\n"              \
+    "--grace is over. On a terminal what would happen is shown and you are asked,\n"               \
+    "without --yes; elsewhere --yes is needed. Ctrl-C does not end the order.\n"                   \
     "With --json the last line is the order as the API has it, with the IDs of those\n"            \
     "still up as \"still_up_clients\".\n"                                                          \
     "\n"                                                                                           \

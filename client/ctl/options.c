@@ -23,6 +23,8 @@
 
 #define MESSAGE_BYTES    256
 
+#define NOT_A_LIST       "'%.100s' should be IDs or patterns with commas between, such as a-*,b-1"
+
 #define BIT(id)          (1U << (id))
 #define ALL              (BIT(COMMAND_COUNT) - 1)
 #define SHUTDOWN         BIT(COMMAND_SHUTDOWN)
@@ -45,7 +47,7 @@ struct option_row {
 
 /* clang-format off */
 static const struct option_row rows[] = {
-    { "socket",       's', "PATH",   take_socket,       ALL,      "the server's control socket (see below)" },
+    { "socket",       's', "PATH",   take_socket,       ALL,      "the server's control socket (see cliserctl -h)" },
     { "url",          'u', "URL",    take_url,          ALL,      "ask over TCP instead: http://HOST:PORT" },
     { "token-file",   't', "FILE",   take_token_file,   ALL,      "file whose first line is the token for --url" },
     { "json",         'j', NULL,     take_json,         ALL,      "print JSON, one object a line" },
@@ -286,6 +288,12 @@ static enum options_result find_socket(struct ctl_options *options)
 
 static enum options_result check_shutdown(const struct ctl_options *options)
 {
+    for (size_t i = 0; i < options->argument_count; i++) {
+        if (!list_is_whole(options->arguments[i])) {
+            say_error(NOT_A_LIST, options->arguments[i]);
+            return OPTIONS_WRONG;
+        }
+    }
     if (options->argument_count == 0 && options->wave_count == 0 && !options->all)
         say_error("shutdown whom? IDs or patterns, or --all");
     else if (options->argument_count > 0 && options->all)
@@ -417,9 +425,7 @@ static int take_wave(struct ctl_options *options, const char *value, char *messa
         return -1;
     }
     if (!list_is_whole(value)) {
-        snprintf(message, MESSAGE_BYTES,
-                 "'%.100s' should be IDs or patterns with commas between them, such as web-*,db-1",
-                 value);
+        snprintf(message, MESSAGE_BYTES, NOT_A_LIST, value);
         return -1;
     }
     options->waves[options->wave_count++] = value;

@@ -43,7 +43,7 @@ struct pursuit {
 
 static bool can_ask(void);
 static json_t *make_request(const struct ctl_options *options);
-static json_t *make_wave(const char *list);
+static void add_list(json_t *wave, const char *list);
 static enum ctl_exit try_dry(const struct ctl *ctl, json_t *request, struct api_reply *reply);
 static enum ctl_exit judge_dry(const struct ctl *ctl, const json_t *plan);
 static bool knows_anybody(const struct ctl *ctl);
@@ -110,13 +110,17 @@ static json_t *make_request(const struct ctl_options *options)
         json_t *first = must(json_array());
 
         for (size_t i = 0; i < options->argument_count; i++)
-            json_array_append_new(first, must(json_string(options->arguments[i])));
+            add_list(first, options->arguments[i]);
         json_array_append_new(waves, first);
     }
-    for (size_t i = 0; i < options->wave_count; i++)
-        json_array_append_new(waves, make_wave(options->waves[i]));
+    for (size_t i = 0; i < options->wave_count; i++) {
+        json_t *wave = must(json_array());
+
+        add_list(wave, options->waves[i]);
+        json_array_append_new(waves, wave);
+    }
     if (options->all)
-        json_array_append_new(waves, make_wave("*"));
+        json_array_append_new(waves, must(json_pack("[s]", "*")));
     json_object_set_new(request, "waves", waves);
     if (options->grace)
         json_object_set_new(request, "grace", must(json_string(options->grace)));
@@ -126,17 +130,15 @@ static json_t *make_request(const struct ctl_options *options)
     return request;
 }
 
-static json_t *make_wave(const char *list)
+/* With commas between them: no ID has one. */
+static void add_list(json_t *wave, const char *list)
 {
-    json_t *wave = must(json_array());
-
     while (*list) {
         const size_t len = strcspn(list, ",");
 
         json_array_append_new(wave, must(json_stringn(list, len)));
         list += len + (list[len] == ',');
     }
-    return wave;
 }
 
 static enum ctl_exit try_dry(const struct ctl *ctl, json_t *request, struct api_reply *reply)

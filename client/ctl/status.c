@@ -73,15 +73,16 @@ static void print_status(const json_t *status)
     say_out("%s of %s registered", text_count(field_count(status, "connected"), n[0]),
             text_count(field_count(status, "registered"), n[1]));
     say_out(", %s on their way\n", text_count(field_count(status, "pending"), n[0]));
-    print_label("room for");
+    print_label("at most");
     say_out("%s\n", text_count(field_count(status, "max_clients"), n[0]));
     print_label("registry");
     say_out("%s, ", field_text(store, "kind"));
     print_health(field_true(store, "healthy"), "healthy", "failing");
     print_label("keep-alive");
-    say_out("every %" PRIu64 "s, %" PRIu64 " may be missed; who is dead is noticed within %s\n",
-            field_count(keepalive, "interval_s"), field_count(keepalive, "misses"),
-            since_span(field_count(keepalive, "dead_client_max_s"), up));
+    say_out("every %gs, %" PRIu64 " may be missed; who is dead is noticed within %gs\n",
+            json_number_value(json_object_get(keepalive, "interval_s")),
+            field_count(keepalive, "misses"),
+            json_number_value(json_object_get(keepalive, "dead_client_max_s")));
     print_label("shutdown");
     say_out("%s\n", field_text(status, "shutdown"));
 }

@@ -610,6 +610,16 @@ def test_shutdown_order_as_given(fleet, folder):
     assert orders(fleet)[1] == {"waves": [["db-*"], ["*"]], "hold": "15m"}
 
 
+def test_shutdown_takes_commas_between_ids_everywhere(fleet, folder):
+    all_go(fleet)
+    assert ctl("shutdown", "web-1,web-2", "nas", "-y", folder=folder).code == 0
+    assert orders(fleet) == [{"waves": [["web-1", "web-2", "nas"]]}]
+    for slip in ("web-1,", ",web-1", "web-1,,nas", "web-1, nas"):
+        result = ctl("shutdown", slip, "-y", folder=folder)
+        assert result.code == 2 and f"'{slip}' should be IDs or patterns" in result.err
+    assert len(orders(fleet)) == 1
+
+
 def test_shutdown_tells_each_change_of_a_wave_once(fleet, folder):
     all_go(fleet)
     result = ctl("shutdown", "web-*", "-w", "db-*", "-y", folder=folder)

@@ -287,6 +287,48 @@ def test_slip_in_the_configuration_shuts_everybody_down(house):
     assert house.fsd_mark.exists()
 
 
+@pytest.mark.parametrize("slip, complaint", [
+    ("GRACE='4s\n", "nterminated"),
+    ("GRACE=$NO_SUCH_VARIABLE\n", "NO_SUCH_VARIABLE"),
+])
+def test_unreadable_configuration_gives_way_to_the_defaults(house, slip, complaint):
+    fake = house.folder / "bin"
+    fake.mkdir()
+    (fake / "cliserctl").write_text(f'#!/bin/sh\necho "$@" >> {house.folder}/asked\n')
+    (fake / "cliserctl").chmod(0o755)
+    house.config.write_text("WAVES='web-*'\n" + slip)
+
+    script = subprocess.run([SCRIPT, "-f", "critical"], capture_output=True, text=True,
+                            stdin=subprocess.DEVNULL, timeout=limit(20),
+                            env={"CLISER_NUT_CONFIG": str(house.config),
+                                 "PATH": f"{fake}:{os.environ['PATH']}"})
+
+    assert script.returncode == 0, script.stderr
+    assert "going on with the defaults" in script.stderr and complaint in script.stderr
+    assert (house.folder / "asked").read_text() == (
+        "--socket /run/cliser/cliser.sock shutdown --wave * --grace 20s --hold 1s --yes\n")
+
+
+def test_what_should_be_a_number_and_is_none_gives_way_to_the_default(house):
+    house.configure(TRIES="abc", PAUSE="x", SETTLE="0")
+    house.machine("web-1")
+
+    status, said = house.run("-f", "onbatt")
+
+    assert status == 0, said
+    assert "TRIES in" in said and "going on with 30" in said and "PAUSE in" in said
+    assert house.told() == ["web-1"] and house.fsd_mark.exists()
+
+
+def test_command_that_cannot_take_this_host_down_is_named(house):
+    house.configure(FSD_COMMAND="no-such-command now")
+    house.machine("web-1")
+
+    status, said = house.run("-f", "onbatt")
+
+    assert status == 1 and "stays up" in said and "127" in said, said
+
+
 def test_patterns_are_not_those_of_the_folder(house):
     (house.folder / "web-of-lies").touch()
     house.machine("web-1")
