@@ -102,9 +102,9 @@ void store_forget(struct store *store, const struct registry_record *record, str
  * (below) of the one with the highest id, which this one has: it is that of the last one, or above.
  * The order and what it points to must stay until another one is saved or the store is closed; it
  * is read whenever there is a reason to write. Returns 0, after which there is exactly one answer,
- * with sid 0, or -1 when memory is out, and there is none: a new order is then not taken, the one
- * it has is written with what comes next. With STORE_UNAVAILABLE it is written as soon as the store
- * heals.
+ * with sid 0, or -1 when memory is out, and there is none: a new order is then not taken, while
+ * what has changed of the last one is still written with what comes next. With STORE_UNAVAILABLE it
+ * is written as soon as the store heals.
  */
 int store_save_order(struct store *store, const struct store_order *order, struct moment now);
 

@@ -306,16 +306,17 @@ static int load(struct sqlite_store *s)
 static int take_order(struct sqlite_store *s, const struct change *change)
 {
     assert(!s->order || change->order->id >= s->order->id);
-    if (s->order_is_dirty && s->order->id != change->order->id && keep_superseded(s) != 0)
+    const bool is_new = !s->order || s->order->id != change->order->id;
+
+    if (is_new && s->order_is_dirty && keep_superseded(s) != 0)
+        return -1;
+    const int result = enqueue(&s->order_saves, change);
+    if (is_new && result != 0)
         return -1;
     /* Without memory for an answer, what has changed is still written with whatever comes next. */
-    if (s->order && s->order->id == change->order->id)
-        s->order_is_dirty = true;
-    if (enqueue(&s->order_saves, change) != 0)
-        return -1;
     s->order = change->order;
     s->order_is_dirty = true;
-    return 0;
+    return result;
 }
 
 /* The order may go once another one has come, and is still to be written. */

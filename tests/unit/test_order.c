@@ -100,7 +100,10 @@ int store_save_order(struct store *store, const struct store_order *order, struc
     assert_true(order->id >= 1 && order->wave_count >= 1);
     assert_non_null(order->by);
     if (store->out_of_memory) {
-        store->is_dirty = store->is_dirty || store->given == order;
+        if (store->given_id == order->id) {
+            store->given = order;
+            store->is_dirty = true;
+        }
         return -1;
     }
     if (store->given_id != order->id) {
@@ -2387,8 +2390,9 @@ static void walk_give(void)
     progress(&before);
     const bool busy = before.state == ORDER_RUNNING || before.state == ORDER_HOLDING;
     const enum order_result otherwise = world->store.out_of_memory ? ORDER_ERR_NO_MEMORY : ORDER_OK;
-    assert_int_equal(give(graces[dice(4)], holds[dice(4)], waves),
-                     busy ? ORDER_ERR_BUSY : otherwise);
+    const uint64_t grace_us = graces[dice(4)];
+    const uint64_t hold_us = holds[dice(4)];
+    assert_int_equal(give(grace_us, hold_us, waves), busy ? ORDER_ERR_BUSY : otherwise);
 }
 
 static void walk_client(struct client *client)
@@ -2434,8 +2438,10 @@ static void walk_step(void)
         (void)orders_cancel(world->orders, "me", world->now);
     else if (choice < 990)
         world->store.out_of_memory = dice(4) == 0;
-    else if (choice < 995)
-        restart(ends[dice(COUNT(ends))], waits[dice(COUNT(waits))]);
+    else if (choice < 995) {
+        const enum reason end = ends[dice(COUNT(ends))];
+        restart(end, waits[dice(COUNT(waits))]);
+    }
 }
 
 /* Whatever happens in whatever order: each 130 is judged by on_tell(), each end of a wave by
