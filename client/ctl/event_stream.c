@@ -83,9 +83,7 @@ static void dispatch(struct event_stream *stream)
 {
     /* Counts as seen also when there is nothing to show. */
     memcpy(stream->last_id, stream->id, sizeof(stream->last_id));
-    if (stream->data.cut || stream->type.cut) {
-        stream->too_long++;
-    } else if (stream->data.len > 0) {
+    if (!stream->data.cut && !stream->type.cut && stream->data.len > 0) {
         stream->data.bytes[stream->data.len - 1] = '\0'; /* the last LF */
         text_add(&stream->type, "", 1);
         stream->event(stream->arg, stream->type.len > 1 ? stream->type.bytes : "message",

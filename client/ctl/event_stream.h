@@ -5,8 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* What an event may have at most; the server's have some hundred bytes. What is longer is left out
- * and counted. */
+/* What an event may have at most; the server's have some hundred bytes. What is longer is left
+ * out. */
 #define EVENT_STREAM_MAX_BYTES 65536
 #define EVENT_STREAM_MAX_ID    64
 
@@ -18,7 +18,6 @@ struct event_stream {
     event_stream_fn *event;
     void *arg;
     char last_id[EVENT_STREAM_MAX_ID + 1]; /* of the last event, for Last-Event-ID */
-    unsigned long too_long;
     struct event_stream_text {
         char *bytes;
         size_t len;

@@ -47,7 +47,7 @@ struct option_row {
 
 /* clang-format off */
 static const struct option_row rows[] = {
-    { "socket",       's', "PATH",   take_socket,       ALL,      "the server's control socket (see cliserctl -h)" },
+    { "socket",       's', "PATH",   take_socket,       ALL,      "the server's control socket (see below)" },
     { "url",          'u', "URL",    take_url,          ALL,      "ask over TCP instead: http://HOST:PORT" },
     { "token-file",   't', "FILE",   take_token_file,   ALL,      "file whose first line is the token for --url" },
     { "json",         'j', NULL,     take_json,         ALL,      "print JSON, one object a line" },
@@ -328,9 +328,6 @@ static enum options_result show_help(const struct command *command)
     printf("\n"
            "Durations take ms, s, m, h, d. '" PROGRAM " COMMAND --help' says more.\n"
            "\n"
-           "Without --socket it is $CLISER_SOCKET, or " SOCKET_HERE
-           " in this folder, or\n" SOCKET_INSTALLED ".\n"
-           "\n"
            "Exit status: 0 done; 1 failed; 2 wrong usage; 3 no client matched; 4 a shutdown\n"
            "order is over and some are still up.\n");
     return OPTIONS_DONE;
@@ -347,6 +344,8 @@ static void print_options(unsigned commands_shown)
                  rows[i].argument ? rows[i].argument : "");
         printf("  -%c, %-20s %s\n", rows[i].letter, name, rows[i].help);
     }
+    printf("\nWithout --socket it is $CLISER_SOCKET, or " SOCKET_HERE
+           " in this folder, or\n" SOCKET_INSTALLED ".\n");
 }
 
 static int take_socket(struct ctl_options *options, const char *value, char *message)

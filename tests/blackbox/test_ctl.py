@@ -519,6 +519,7 @@ def test_help_fits_80_columns(folder):
         assert own.code == 0 and own.out.startswith(f"Usage: cliserctl {command}")
         assert max(map(len, own.out.splitlines())) <= 80
         assert ("--wave" in own.out) == (command == "shutdown")
+        assert "Without --socket it is" in own.out
     assert max(map(len, shown.out.splitlines())) <= 80
     assert re.fullmatch(r"cliserctl \d+\.\d+\.\d+\n", ctl("-V", folder=folder).out)
 
