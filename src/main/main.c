@@ -13,6 +13,7 @@
 #include "net/conn.h"
 #include "net/listener.h"
 #include "net/server.h"
+#include "net/tls.h"
 #include "registry/registry.h"
 #include "session/session.h"
 #include "store/store.h"
@@ -238,6 +239,8 @@ static int open_network(struct daemon *daemon)
     const struct listeners_options options = {
         .addresses = config->listen.items,
         .count = config->listen.count,
+        .tls_addresses = config->tls_listen.items,
+        .tls_count = config->tls_listen.count,
         .backlog = config->backlog,
         .reuse_port = config->reuse_port,
         .user_timeout_ms = user_timeout_ms(config),
@@ -283,6 +286,7 @@ static int open_registry(struct daemon *daemon)
 static int open_server(struct daemon *daemon)
 {
     struct event_config *event_config = event_config_new();
+    struct tls *tls = config_take_tls(&daemon->started);
     const struct server_options options = server_options_of(daemon, &daemon->started);
 
     event_set_log_callback(main_on_event_log);
@@ -294,9 +298,10 @@ static int open_server(struct daemon *daemon)
         event_config_free(event_config);
     }
     if (daemon->base)
-        daemon->server =
-            server_new(&options, daemon->base, daemon->listeners, daemon->sessions, daemon->store);
+        daemon->server = server_new(&options, daemon->base, daemon->listeners, tls,
+                                    daemon->sessions, daemon->store);
     if (!daemon->server) {
+        tls_free(tls);
         fprintf(stderr, PROGRAM ": cannot set up the event loop\n");
         return -1;
     }
@@ -519,7 +524,8 @@ static bool reload_file(struct daemon *daemon, const struct listener_to_reload *
         goto out;
     }
     /* Where we really listen is what the start said, whatever the file says now. */
-    if (config_exposes_shipped_password(&wanted, &daemon->started.listen, &report)) {
+    if (config_exposes_shipped_password(&wanted, &daemon->started.listen, &report) ||
+        config_exposes_shipped_password(&wanted, &daemon->started.tls_listen, &report)) {
         report_failed_reload(&report, listener);
         goto out;
     }
@@ -554,7 +560,7 @@ static void apply(struct daemon *daemon, struct config *wanted, struct credentia
     wanted->log.program = PROGRAM;
     (void)log_open(&wanted->log); /* what syslog cannot take is counted */
     sessions_reload(daemon->sessions, &sessions_options, credentials, clock_now());
-    server_reload(daemon->server, &options);
+    server_reload(daemon->server, &options, config_take_tls(wanted));
     http_set_tokens(daemon->http, tokens);
 }
 

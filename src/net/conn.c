@@ -7,15 +7,23 @@
  * event alone, is read into the stack and written straight into the socket. From the first time on
  * that something has to wait, half a line or a line that the kernel does not take, it has a
  * bufferevent for it.
+ *
+ * A TLS connection is the same with OpenSSL between it and its socket. Its handshake, which is
+ * dear, is taken step by step at the end of turns (conn_env_shake_hands()); the session has begun
+ * by then, since its one deadline counts from the accept.
  */
 #include "net/conn.h"
 
 #include "base/container_of.h"
+#include "base/log.h"
 #include "cliser/proto.h"
+#include "net/tls.h"
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
 #include <event2/event.h>
+#include <openssl/ssl.h>
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -29,11 +37,36 @@
 /* While lines are held, this much may gather before reading stops. */
 #define MAX_HELD_BYTES 1024
 
+/* What a TLS connection has beside: its handshake, and its keys. */
+struct conn_tls {
+    SSL *ssl;
+    struct conn *conn;
+    TAILQ_ENTRY(conn_tls) link; /* in conn_env.shaking, while is_ready */
+    const char *held;           /* the line that waits for the end of the handshake, of the table of
+                                   codes; NULL if there is none */
+    size_t held_len;
+    bool is_ready; /* something has come, or can be sent */
+    bool is_open;  /* the handshake is done */
+};
+
 static void conn_on_readable(evutil_socket_t fd, short what, void *user);
+static void conn_on_shaking(evutil_socket_t fd, short what, void *user);
 static void conn_on_read(struct bufferevent *bev, void *user);
 static void conn_on_write(struct bufferevent *bev, void *user);
 static void conn_on_event(struct bufferevent *bev, short what, void *user);
+static bool start_tls(struct conn *conn, int fd);
+static void free_tls(struct conn *conn);
+static bool watch(struct conn *conn, short what, event_callback_fn callback);
+static void take_step(struct conn *conn);
+static void finish_handshake(struct conn *conn);
+static void fail_handshake(struct conn *conn);
 static void read_socket(struct conn *conn);
+static bool read_once(struct conn *conn);
+static void take_bytes(struct conn *conn, const char *bytes, size_t len);
+static ssize_t receive(struct conn *conn, void *bytes, size_t size);
+static ssize_t transmit(struct conn *conn, const void *bytes, size_t len);
+static bool is_open(const struct conn *conn);
+static void end_our_side(struct conn *conn);
 static void take_kept_lines(struct conn *conn);
 static size_t take_lines(struct conn *conn, const char *bytes, size_t len);
 static void drain_kept(struct conn *conn, size_t len);
@@ -48,16 +81,38 @@ static void close_conn(struct session *session, bool said_why);
 static void apply_user_timeout(struct conn *conn);
 static enum reason reason_of_errno(int error);
 static int fd_of(const struct conn *conn);
+static bool may_have_id(struct session *session, const char *id, size_t len);
 static struct conn *conn_of(struct session *session);
 
 const struct session_ops conn_session_ops = {
     .send = send_line,
     .resume = resume,
     .look = look,
+    .may_have_id = may_have_id,
     .close = close_conn,
 };
 
-struct conn *conn_new(struct conn_env *env, int fd, const struct peer_address *peer,
+void conn_env_init(struct conn_env *env)
+{
+    TAILQ_INIT(&env->shaking);
+}
+
+bool conn_env_shake_hands(struct conn_env *env, uint64_t budget_us)
+{
+    const uint64_t end_us = clock_monotonic_us() + budget_us;
+    struct conn_tls *tls;
+
+    while ((tls = TAILQ_FIRST(&env->shaking)) != NULL) {
+        TAILQ_REMOVE(&env->shaking, tls, link);
+        tls->is_ready = false;
+        take_step(tls->conn);
+        if (clock_monotonic_us() >= end_us)
+            break;
+    }
+    return !TAILQ_EMPTY(&env->shaking);
+}
+
+struct conn *conn_new(struct conn_env *env, int fd, const struct peer_address *peer, bool is_tls,
                       struct moment now)
 {
     struct conn *conn = calloc(1, sizeof(*conn));
@@ -69,7 +124,8 @@ struct conn *conn_new(struct conn_env *env, int fd, const struct peer_address *p
     conn->is_tcp = peer->family != AF_UNIX;
     if (event_assign(&conn->readable, env->base, fd, EV_READ | EV_PERSIST, conn_on_readable,
                      conn) != 0 ||
-        event_add(&conn->readable, NULL) != 0) {
+        (is_tls && !start_tls(conn, fd)) || event_add(&conn->readable, NULL) != 0) {
+        free_tls(conn);
         free(conn);
         return NULL;
     }
@@ -91,7 +147,7 @@ bool conn_finish(struct conn *conn, struct moment now)
     if (conn->reading_paused && bufferevent_enable(conn->bev, EV_READ) != 0)
         return true;
     if (unsent(conn) == 0)
-        (void)shutdown(fd_of(conn), SHUT_WR);
+        end_our_side(conn);
     return false;
 }
 
@@ -99,6 +155,8 @@ void conn_free(struct conn *conn)
 {
     const int fd = fd_of(conn);
 
+    if (is_open(conn) && conn->tls)
+        tls_say_end(conn->tls->ssl);
     if (conn->bev) {
         conn->env->received_bytes += evbuffer_get_length(bufferevent_get_input(conn->bev));
         /* Out of epoll before the descriptor is closed: with a deferred callback pending, freeing
@@ -113,6 +171,7 @@ void conn_free(struct conn *conn)
         close(fd);
         (void)event_del(&conn->readable);
     }
+    free_tls(conn);
     free(conn);
 }
 
@@ -146,32 +205,202 @@ static void conn_on_write(struct bufferevent *bev, void *user)
 
     (void)bev;
     if (conn->lingering)
-        (void)shutdown(fd_of(conn), SHUT_WR);
+        end_our_side(conn);
 }
 
 static void conn_on_event(struct bufferevent *bev, short what, void *user)
 {
-    (void)bev;
-    end_by_peer(user,
-                what & BEV_EVENT_ERROR ? reason_of_errno(EVUTIL_SOCKET_ERROR()) : REASON_LEFT);
+    const int error = EVUTIL_SOCKET_ERROR();
+    struct conn *conn = user;
+
+    /* With TLS the end may be told before the lines that came with it. */
+    if (conn->tls && !conn->closing)
+        take_kept_lines(conn);
+    if (!(what & BEV_EVENT_ERROR))
+        end_by_peer(conn, REASON_LEFT);
+    else if (conn->tls && bufferevent_get_openssl_error(bev) != 0)
+        end_by_peer(conn, REASON_TLS);
+    else
+        end_by_peer(conn, reason_of_errno(error));
 }
 
-/* Straight from the kernel, while there is no bufferevent. */
+/* The handshake can go on: when the turn ends, and not before it is watched again. */
+static void conn_on_shaking(evutil_socket_t fd, short what, void *user)
+{
+    struct conn *conn = user;
+    struct conn_tls *tls = conn->tls;
+
+    (void)fd;
+    (void)what;
+    if (tls->is_ready)
+        return;
+    tls->is_ready = true;
+    TAILQ_INSERT_TAIL(&conn->env->shaking, tls, link);
+}
+
+static bool start_tls(struct conn *conn, int fd)
+{
+    struct conn_env *env = conn->env;
+
+    conn->tls = calloc(1, sizeof(*conn->tls));
+    if (!conn->tls)
+        return false;
+    conn->tls->conn = conn;
+    conn->tls->ssl = env->tls ? tls_accept(env->tls, fd) : NULL;
+    env->tls_stats.open++;
+    return conn->tls->ssl &&
+           event_assign(&conn->readable, env->base, fd, EV_READ, conn_on_shaking, conn) == 0;
+}
+
+static void free_tls(struct conn *conn)
+{
+    if (!conn->tls)
+        return;
+    if (conn->tls->is_ready)
+        TAILQ_REMOVE(&conn->env->shaking, conn->tls, link);
+    conn->env->tls_stats.open--;
+    SSL_free(conn->tls->ssl);
+    free(conn->tls);
+    conn->tls = NULL;
+}
+
+/* Our own event, which must not be pending, waits for this from now on. */
+static bool watch(struct conn *conn, short what, event_callback_fn callback)
+{
+    const int fd = fd_of(conn);
+
+    return event_assign(&conn->readable, conn->env->base, fd, what, callback, conn) == 0 &&
+           event_add(&conn->readable, NULL) == 0;
+}
+
+static void take_step(struct conn *conn)
+{
+    const struct moment now = clock_now();
+    bool watched = true;
+
+    if (conn->closing)
+        return;
+    conn_env_begin_work(conn->env, now);
+    switch (tls_take_step(conn->tls->ssl)) {
+    case TLS_DONE:
+        finish_handshake(conn);
+        return;
+    case TLS_WANTS_READ:
+        watched = watch(conn, EV_READ, conn_on_shaking);
+        break;
+    case TLS_WANTS_WRITE:
+        watched = watch(conn, EV_WRITE, conn_on_shaking);
+        break;
+    case TLS_PEER_GONE:
+        conn->env->tls_stats.failed++;
+        end_by_peer(conn, errno == 0 ? REASON_LEFT : reason_of_errno(errno));
+        return;
+    case TLS_FAILED:
+        fail_handshake(conn);
+        return;
+    }
+    if (!watched)
+        session_end(&conn->session, REASON_RESOURCES, now);
+}
+
+/* From here on all is as with a plain connection; and what the session has said goes out. */
+static void finish_handshake(struct conn *conn)
+{
+    struct conn_tls *tls = conn->tls;
+    struct conn_tls_stats *stats = &conn->env->tls_stats;
+
+    if (SSL_session_reused(tls->ssl))
+        stats->resumed++;
+    else
+        stats->full++;
+    tls->is_open = true;
+    if (!watch(conn, EV_READ | EV_PERSIST, conn_on_readable)) {
+        session_end(&conn->session, REASON_RESOURCES, clock_now());
+        return;
+    }
+    if (tls->held)
+        send_line(&conn->session, tls->held, tls->held_len);
+    tls->held = NULL;
+}
+
+/* The alert that says why is on its way, and gets the time that a last line gets. */
+static void fail_handshake(struct conn *conn)
+{
+    conn->env->tls_stats.failed++;
+    log_event(LOG_LEVEL_DEBUG, "tls_failed", LOG_NUM("serial", conn->session.serial),
+              LOG_STR("error", tls_reason()));
+    session_end(&conn->session, REASON_TLS, clock_now());
+    conn->said_why = watch(conn, EV_READ | EV_PERSIST, conn_on_readable);
+}
+
+/* Straight from the kernel; from OpenSSL, a whole record, since nobody would wake us for what is
+ * left of one. That is 16 KiB at most. */
 static void read_socket(struct conn *conn)
 {
+    while (read_once(conn) && conn->tls && !conn->closing && tls_has_more(conn->tls->ssl))
+        ;
+}
+
+/* Returns whether something came. */
+static bool read_once(struct conn *conn)
+{
     char bytes[READ_BYTES];
-    const ssize_t got = recv(fd_of(conn), bytes, sizeof(bytes), MSG_DONTWAIT);
+    const ssize_t got = receive(conn, bytes, sizeof(bytes));
 
     if (got > 0) {
         conn->env->received_bytes += (size_t)got;
-        const size_t taken = conn->closing ? (size_t)got : take_lines(conn, bytes, (size_t)got);
-        if (!conn->closing && taken < (size_t)got)
-            keep(conn, bytes + taken, (size_t)got - taken);
+        if (!conn->closing)
+            take_bytes(conn, bytes, (size_t)got);
     } else if (got == 0) {
         end_by_peer(conn, REASON_LEFT);
     } else if (errno != EAGAIN && errno != EINTR) {
         end_by_peer(conn, reason_of_errno(errno));
     }
+    return got > 0;
+}
+
+/* Behind what is kept already, if something is. */
+static void take_bytes(struct conn *conn, const char *bytes, size_t len)
+{
+    if (conn->bev) {
+        keep(conn, bytes, len);
+        if (!conn->closing)
+            take_kept_lines(conn);
+        return;
+    }
+    const size_t taken = take_lines(conn, bytes, len);
+    if (!conn->closing && taken < len)
+        keep(conn, bytes + taken, len - taken);
+}
+
+/* As recv(). What comes when the session is over is of no interest, nor whether it is TLS. */
+static ssize_t receive(struct conn *conn, void *bytes, size_t size)
+{
+    if (conn->tls && !conn->closing)
+        return tls_receive(conn->tls->ssl, bytes, size);
+    return recv(fd_of(conn), bytes, size, MSG_DONTWAIT);
+}
+
+/* As send(). */
+static ssize_t transmit(struct conn *conn, const void *bytes, size_t len)
+{
+    if (conn->tls)
+        return tls_send(conn->tls->ssl, bytes, len);
+    return send(fd_of(conn), bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* Can anything be said? Not before the end of a TLS handshake. */
+static bool is_open(const struct conn *conn)
+{
+    return !conn->tls || conn->tls->is_open;
+}
+
+/* Everything is said. */
+static void end_our_side(struct conn *conn)
+{
+    if (conn->tls)
+        tls_say_end(conn->tls->ssl);
+    (void)shutdown(fd_of(conn), SHUT_WR);
 }
 
 static void take_kept_lines(struct conn *conn)
@@ -246,7 +475,10 @@ static struct bufferevent *bufferevent_of(struct conn *conn)
     if (conn->bev)
         return conn->bev;
 
-    struct bufferevent *bev = bufferevent_socket_new(conn->env->base, fd_of(conn), 0);
+    struct bufferevent *bev =
+        conn->tls ? bufferevent_openssl_socket_new(conn->env->base, fd_of(conn), conn->tls->ssl,
+                                                   BUFFEREVENT_SSL_OPEN, 0)
+                  : bufferevent_socket_new(conn->env->base, fd_of(conn), 0);
     if (!bev)
         return NULL;
     bufferevent_setcb(bev, conn_on_read, conn_on_write, conn_on_event, conn);
@@ -289,8 +521,17 @@ static void send_line(struct session *session, const char *line, size_t len)
         return;
     if (conn->generation != conn->env->generation)
         apply_user_timeout(conn);
+    if (!is_open(conn)) {
+        /* The first line asks for the password. Another one can only be the last, and is not told.
+         */
+        if (!conn->tls->held) {
+            conn->tls->held = line;
+            conn->tls->held_len = len;
+        }
+        return;
+    }
     if (waiting == 0) {
-        sent = send(fd_of(conn), line, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        sent = transmit(conn, line, len);
         if (sent == (ssize_t)len) {
             conn->env->sent_bytes += len;
             return;
@@ -334,21 +575,24 @@ static void look(struct session *session)
 
     if (conn->closing || conn->reading_paused)
         return;
-    if (!conn->bev) {
-        read_socket(conn);
-        return;
+    if (!is_open(conn)) {
+        if (conn->tls->is_ready)
+            TAILQ_REMOVE(&conn->env->shaking, conn->tls, link);
+        else
+            (void)event_del(&conn->readable);
+        conn->tls->is_ready = false;
+        take_step(conn);
+        if (conn->closing || !is_open(conn))
+            return;
     }
-    struct evbuffer *input = bufferevent_get_input(conn->bev);
-    evbuffer_unfreeze(input, 0);
-    const int got = evbuffer_read(input, fd_of(conn), READ_BYTES);
-    const int error = errno;
-    evbuffer_freeze(input, 0);
-    if (got > 0)
-        take_kept_lines(conn);
-    else if (got == 0)
-        end_by_peer(conn, REASON_LEFT);
-    else if (error != EAGAIN && error != EINTR)
-        end_by_peer(conn, reason_of_errno(error));
+    read_socket(conn);
+}
+
+static bool may_have_id(struct session *session, const char *id, size_t len)
+{
+    const struct conn *conn = conn_of(session);
+
+    return !conn->tls || tls_covers(conn->tls->ssl, id, len);
 }
 
 static void close_conn(struct session *session, bool said_why)
@@ -356,7 +600,7 @@ static void close_conn(struct session *session, bool said_why)
     struct conn *conn = conn_of(session);
 
     conn->closing = true;
-    conn->said_why = said_why && !conn->gone;
+    conn->said_why = said_why && !conn->gone && is_open(conn);
     conn->env->on_dying(conn->env->user, conn);
 }
 
@@ -370,10 +614,17 @@ static void apply_user_timeout(struct conn *conn)
                          sizeof(conn->env->user_timeout_ms));
 }
 
-/* TCP gives up on a peer that acknowledges nothing (TCP_USER_TIMEOUT). */
+/* TCP gives up on a peer that acknowledges nothing (TCP_USER_TIMEOUT); TLS has EPROTO. */
 static enum reason reason_of_errno(int error)
 {
-    return error == ETIMEDOUT ? REASON_TIMED_OUT : REASON_RESET;
+    switch (error) {
+    case ETIMEDOUT:
+        return REASON_TIMED_OUT;
+    case EPROTO:
+        return REASON_TLS;
+    default:
+        return REASON_RESET;
+    }
 }
 
 static int fd_of(const struct conn *conn)

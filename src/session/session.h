@@ -76,6 +76,10 @@ struct session_ops {
      * session may have ended when this returns. */
     void (*look)(struct session *session);
 
+    /* Does what the connection has proved, as with a certificate, cover this ID? NULL: everything
+     * does. */
+    bool (*may_have_id)(struct session *session, const char *id, size_t len);
+
     /* The session is over and its memory may go once no session function is running. With said_why
      * a last line was sent, which the peer should have a chance to read. */
     void (*close)(struct session *session, bool said_why);

@@ -179,7 +179,8 @@ static struct world *set_up_world(void)
     struct listeners *listeners = listeners_open(&listening, message, sizeof(message));
     if (!listeners)
         fail_msg("%s", message);
-    world->server = server_new(&serving, world->base, listeners, world->sessions, &world->store);
+    world->server =
+        server_new(&serving, world->base, listeners, NULL, world->sessions, &world->store);
     assert_non_null(world->server);
     world->sources = (struct metrics_sources){
         .registry = world->registry,
