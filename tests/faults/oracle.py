@@ -41,6 +41,14 @@ REFUSED = {"protocol", "timed_out", "password", "invalid_id", "duplicate", "not_
            "too_many", "operator", "replaced", "full", "registry", "restarting"}
 
 
+def preloaded(name, **environment):
+    """The environment of a server that runs with one of tests/faults/preload/."""
+    library = pathlib.Path(os.environ.get("CLISER_PRELOADS", harness.BIN.parent / "tests"))
+    return {**environment, "LD_PRELOAD": str(library / f"preload_{name}.so"),
+            # AddressSanitizer wants to be the first library of all.
+            "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"}
+
+
 def fault(row, what, rounds=1, full=None):
     """
     Marks a case: its row in the table of faults, what is done, how many rounds in the short set and
