@@ -31,9 +31,9 @@ def connect(control):
 SLOW = {
     "nothing": lambda n: b"",
     "a-byte-at-a-time": lambda n: b"G"[:n < 1],
-    "headers-without-end": lambda n: b"GET /healthz HTTP/1.1\r\n" if n == 0 else b"X-%d: y\r\n" % n,
-    "body-without-end": lambda n: (b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
-                                   if n == 0 else b""),
+    "headers-without-end": lambda n: b"X-%d: y\r\n" % n if n else b"GET /healthz HTTP/1.1\r\n",
+    "body-without-end": lambda n: b"" if n else
+                        b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
 }
 
 
@@ -61,23 +61,20 @@ def test_slow_peers_are_capped_and_dropped(case, folder, say):
         sock.close()
 
 
+GET = b"GET /v1/status HTTP/1.1\r\n"
+POST = b"POST /v1/shutdown HTTP/1.1\r\nHost: localhost\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 ODD = {
-    "huge-header": b"GET /v1/status HTTP/1.1\r\nX: " + b"x" * 100000 + b"\r\n\r\n",
-    "many-headers": b"GET /v1/status HTTP/1.1\r\n" + b"X: y\r\n" * 20000 + b"\r\n",
-    "huge-body": b"POST /v1/shutdown HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n"
-                 + b"{" * 400000,
-    "negative-length": b"POST /v1/shutdown HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
-    "endless-length": b"POST /v1/shutdown HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
-                      + b"9" * 400 + b"\r\n\r\n",
-    "bad-chunk": b"POST /v1/shutdown HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
-                 b"\r\nzz\r\n",
-    "huge-chunk": b"POST /v1/shutdown HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
-                  b"\r\nffffffffffffffff\r\nx",
-    "chunk-extension": b"POST /v1/shutdown HTTP/1.1\r\nHost: localhost\r\n"
-                       b"Transfer-Encoding: chunked\r\n\r\n1;" + b"x" * 50000 + b"\r\n{\r\n0\r\n\r\n",
-    "smuggled": b"POST /v1/shutdown HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
-                b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nDELETE /v1/clients/witness-1 HTTP/1.1\r\n"
-                b"Host: localhost\r\n\r\n",
+    "huge-header": GET + b"X: " + b"x" * 100000 + b"\r\n\r\n",
+    "many-headers": GET + b"X: y\r\n" * 20000 + b"\r\n",
+    "huge-body": POST + b"Content-Length: 99999999\r\n\r\n" + b"{" * 400000,
+    "negative-length": POST + b"Content-Length: -1\r\n\r\n",
+    "endless-length": POST + b"Content-Length: " + b"9" * 400 + b"\r\n\r\n",
+    "bad-chunk": CHUNKED + b"zz\r\n",
+    "huge-chunk": CHUNKED + b"ffffffffffffffff\r\nx",
+    "chunk-extension": CHUNKED + b"1;" + b"x" * 50000 + b"\r\n{\r\n0\r\n\r\n",
+    "smuggled": POST + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+                b"DELETE /v1/clients/witness-1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "no-http": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 600,
     "nul-in-path": b"GET /v1/clients/%00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "long-path": b"GET /" + b"a" * 60000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
