@@ -6,7 +6,7 @@ target_compile_options(cliser_flags INTERFACE
   -Wall -Wextra -Werror -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes
   -Wold-style-definition -Wwrite-strings -Wpointer-arith -Wcast-qual -Wformat=2 -Wundef
   -Wvla -Wswitch-enum -Wunused-result -Wnull-dereference -Wimplicit-fallthrough
-  -fno-common -fstack-protector-strong)
+  -fno-common)
 if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
   target_compile_options(cliser_flags INTERFACE -Wlogical-op -Wduplicated-cond -Wjump-misses-init)
 endif()
@@ -14,6 +14,4 @@ if(CLISER_SANITIZE)
   set(sanitizers -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_compile_options(cliser_flags INTERFACE ${sanitizers})
   target_link_options(cliser_flags INTERFACE ${sanitizers})
-elseif(NOT CMAKE_BUILD_TYPE STREQUAL "Debug")
-  target_compile_definitions(cliser_flags INTERFACE _FORTIFY_SOURCE=2)
 endif()

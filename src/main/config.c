@@ -46,6 +46,8 @@ const struct setting config_table[] = {
      .help = "let several processes listen on the same port"},
     {"server", "user", SETTING_TEXT, AT(user),
      .help = "started as root: become this user once the ports are open"},
+    {"server", "seccomp", SETTING_BOOL, AT(seccomp), .def = "yes",
+     .help = "allow only the system calls that are needed"},
     {"server", "drain", SETTING_DURATION, AT(drain_ms), 0, DAY_MS, .def = "30s", .reloadable = true,
      .help = "SIGQUIT spreads the ends of sessions over this time"},
     {"server", "explain_refusals", SETTING_BOOL, AT(sessions.explain_refusals), .def = "yes",
@@ -176,9 +178,17 @@ bool config_exposes_shipped_password(const struct config *config,
 
 void config_check_start(const struct config *config, struct settings_report *report)
 {
-    if (config->user && !getpwnam(config->user))
-        settings_report_add(report, settings_line(report, "server", "user"),
-                            "user: there is no user \"%s\" on this host", config->user);
+    const unsigned line = settings_line(report, "server", "user");
+    const struct passwd *entry = config->user ? getpwnam(config->user) : NULL;
+
+    if (config->user && !entry)
+        settings_report_add(report, line, "user: there is no user \"%s\" on this host",
+                            config->user);
+    else if (entry && entry->pw_uid == 0)
+        settings_report_add(report, line,
+                            "user: \"%s\" is root, who has nothing to drop to; name another user, "
+                            "or leave the key out",
+                            config->user);
 }
 
 void config_forget_passwords(struct config *config)

@@ -27,6 +27,7 @@ struct config {
     uint64_t backlog;
     bool reuse_port;
     char *user; /* NULL: stay who we are */
+    bool seccomp;
     uint64_t drain_ms;
     struct settings_list passwords;
     struct settings_list password_files;

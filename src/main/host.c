@@ -5,11 +5,13 @@
 #include <grp.h>
 #include <inttypes.h>
 #include <pwd.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+static bool is_all_of(uid_t uid);
 static uint64_t read_number(const char *path, uint64_t otherwise);
 static uint64_t least(uint64_t left, uint64_t right);
 
@@ -54,7 +56,7 @@ int host_become_user(const char *user, char *message, size_t message_size)
         snprintf(message, message_size, "there is no user \"%s\" on this host", user);
         return -1;
     }
-    if (geteuid() == entry->pw_uid)
+    if (is_all_of(entry->pw_uid))
         return 0;
     if (initgroups(user, entry->pw_gid) != 0 ||
         setresgid(entry->pw_gid, entry->pw_gid, entry->pw_gid) != 0 ||
@@ -62,6 +64,12 @@ int host_become_user(const char *user, char *message, size_t message_size)
         snprintf(message, message_size,
                  "cannot become user \"%s\": %s; start as root, or leave user out", user,
                  strerror(errno));
+        return -1;
+    }
+    /* What could be undone would be no protection. */
+    if (!is_all_of(entry->pw_uid) || (entry->pw_uid != 0 && setuid(0) == 0)) {
+        snprintf(message, message_size, "user \"%s\" could become root again; this system is odd",
+                 user);
         return -1;
     }
     return 0;
@@ -73,6 +81,17 @@ const char *host_name(char *buf, size_t size)
         snprintf(buf, size, "localhost");
     buf[size - 1] = '\0';
     return buf;
+}
+
+/* Is this user all that we are: real, effective and saved? */
+static bool is_all_of(uid_t uid)
+{
+    uid_t real;
+    uid_t effective;
+    uid_t saved;
+
+    return getresuid(&real, &effective, &saved) == 0 && real == uid && effective == uid &&
+           saved == uid;
 }
 
 static uint64_t read_number(const char *path, uint64_t otherwise)

@@ -24,7 +24,8 @@ uint64_t host_room_for_connections(uint64_t descriptors);
 /* The backlog the kernel really gives: it cuts longer ones without a word. */
 uint64_t host_backlog(uint64_t wanted);
 
-/* Becomes this user with its groups, for good. Returns 0, or -1 with what is wrong in message. */
+/* Becomes this user with its groups, for good, and makes sure that there is no way back. Returns 0,
+ * or -1 with what is wrong in message. */
 int host_become_user(const char *user, char *message, size_t message_size);
 
 /* This host's name, cut to size; never fails. Returns buf. */

@@ -10,6 +10,7 @@
 #include "base/units.h"
 #include "main/config.h"
 #include "main/host.h"
+#include "main/sandbox.h"
 #include "net/conn.h"
 #include "net/listener.h"
 #include "net/server.h"
@@ -75,6 +76,7 @@ static int open_server(struct daemon *daemon);
 static int open_control(struct daemon *daemon);
 static int open_signals(struct daemon *daemon);
 static int start_watchdog(struct daemon *daemon);
+static int enter_sandbox(const struct daemon *daemon);
 static void say_ready(const struct daemon *daemon);
 static void take_down(struct daemon *daemon);
 static void main_on_stop(evutil_socket_t signal_number, short what, void *user);
@@ -142,7 +144,8 @@ int main(int argc, char **argv)
         fprintf(stderr, PROGRAM ": syslog cannot be reached now; its lines are counted as lost\n");
 
     if (open_network(&daemon) != 0 || open_registry(&daemon) != 0 || open_server(&daemon) != 0 ||
-        open_control(&daemon) != 0 || open_signals(&daemon) != 0 || start_watchdog(&daemon) != 0)
+        open_control(&daemon) != 0 || open_signals(&daemon) != 0 || start_watchdog(&daemon) != 0 ||
+        enter_sandbox(&daemon) != 0)
         goto out;
     say_ready(&daemon);
     if (server_run(daemon.server) == 0)
@@ -382,6 +385,29 @@ static int start_watchdog(struct daemon *daemon)
     daemon->watchdog = event_new(daemon->base, -1, EV_PERSIST, main_on_watchdog, daemon);
     if (!daemon->watchdog || event_add(daemon->watchdog, &every) != 0)
         abort(); /* out of memory while starting */
+    return 0;
+}
+
+/* Everything is open. What can be given up is given up before the first byte of a client is read.
+ */
+static int enter_sandbox(const struct daemon *daemon)
+{
+    struct sandbox sandbox;
+    char message[256];
+
+    if (sandbox_enter(daemon->started.seccomp, &sandbox, message, sizeof(message)) != 0) {
+        fprintf(stderr, PROGRAM ": %s\n", message);
+        return -1;
+    }
+    log_event(LOG_LEVEL_INFO, "sandbox", LOG_STR("seccomp", sandbox.seccomp),
+              LOG_STR("no_new_privs", sandbox.no_new_privs), LOG_NUM("uid", geteuid()),
+              LOG_STR("capabilities", sandbox.capabilities));
+    if (geteuid() == 0)
+        log_event(LOG_LEVEL_WARN, "running_as_root",
+                  LOG_STR("mend", "set [server] user, or User= in the unit"));
+    if (daemon->started.seccomp && !sandbox.is_filtered)
+        log_event(LOG_LEVEL_WARN, "seccomp_unavailable",
+                  LOG_STR("text", "this kernel cannot filter system calls; the server goes on"));
     return 0;
 }
 
