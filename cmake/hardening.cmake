@@ -1,5 +1,6 @@
-# What a mistake of ours must get past before it becomes an attack. All of it goes into cliser_flags,
-# as far as compiler, linker and architecture have it; tests/hardening reads it back from the binaries.
+# What a mistake of ours must get past before it becomes an attack. All of it goes into
+# cliser_flags, as far as compiler, linker and architecture have it; tests/hardening reads it back
+# from the programs.
 include(CheckCCompilerFlag)
 include(CheckCSourceCompiles)
 include(CheckLinkerFlag)

@@ -185,9 +185,9 @@ static uint32_t *shuffled_numbers(uint32_t count)
     return numbers;
 }
 
-static size_t name_of(uint32_t number, char *cid)
+static size_t name_of(uint32_t number, char *cid, size_t size)
 {
-    return (size_t)snprintf(cid, PROTO_MAX_ID_BYTES + 1, "machine-%" PRIu32, number);
+    return (size_t)snprintf(cid, size, "machine-%" PRIu32, number);
 }
 
 /* ---- the registry alone ---- */
@@ -195,7 +195,7 @@ static size_t name_of(uint32_t number, char *cid)
 static void add_numbered(struct registry *registry, uint32_t number)
 {
     char cid[PROTO_MAX_ID_BYTES + 1];
-    const size_t len = name_of(number, cid);
+    const size_t len = name_of(number, cid, sizeof(cid));
 
     (void)must_have(registry_find_or_add(registry, cid, len));
 }
@@ -207,7 +207,7 @@ static void measure_growth(const struct world *world)
 
     for (uint32_t i = 0; i < world->count; i++) {
         char cid[PROTO_MAX_ID_BYTES + 1];
-        const size_t len = name_of(world->numbers[i], cid);
+        const size_t len = name_of(world->numbers[i], cid, sizeof(cid));
         const double begin = now_ns();
         const struct registry_record *record = registry_find_or_add(registry, cid, len);
         note(&times, begin);
@@ -236,7 +236,7 @@ static void measure_find(const struct world *world, const struct registry *regis
     double best = 0;
 
     for (int i = 0; i < MANY; i++)
-        (void)name_of(random_below(world->count), cids[i]);
+        (void)name_of(random_below(world->count), cids[i], sizeof(cids[i]));
     for (int round = 0; round < ROUNDS; round++) {
         const double begin = now_ns();
         for (int i = 0; i < MANY; i++)
@@ -273,7 +273,7 @@ static void measure_pages(const struct world *world, const struct registry *regi
 
     for (int i = 0; i < SAMPLES; i++) {
         char after[PROTO_MAX_ID_BYTES + 4];
-        const size_t len = name_of(random_below(world->count), after);
+        const size_t len = name_of(random_below(world->count), after, sizeof(after));
         memcpy(after + len, "-x", 3);
         const double begin = now_ns();
         const size_t count = registry_page(registry, after, page, size);
@@ -445,7 +445,7 @@ static void connect_all(struct world *world)
 
     for (uint32_t i = 0; i < world->count; i++) {
         char cid[PROTO_MAX_ID_BYTES + 1];
-        const size_t len = name_of(world->numbers[i], cid);
+        const size_t len = name_of(world->numbers[i], cid, sizeof(cid));
         come(world, &world->clients[i], cid, len);
         end_turn(world);
         check(world->clients[i].code == PROTO_CONNECTED, "a client got no 140");

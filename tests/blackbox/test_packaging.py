@@ -4,6 +4,7 @@ and what the files beside it say. NUT is not needed: upsmon is a file that says 
 """
 
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import time
 
 import pytest
 
-from harness import BIN, PASSWORD, ROOT, limit, wait_until
+from harness import BIN, PASSWORD, ROOT, limit, needs_root, wait_until
 
 NUT = ROOT / "packaging" / "nut"
 SCRIPT = NUT / "cliser-shutdown"
@@ -403,3 +404,46 @@ def test_units_are_what_systemd_understands(unit, tmp_path):
 
     complaints = [line for line in result.stderr.splitlines() if unit.name in line]
     assert complaints == []
+
+
+SERVER_UNIT = ROOT / "packaging/systemd/cliserd.service"
+
+
+def test_unit_of_the_server_exposes_no_more_than_the_docs_say():
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("no systemd-analyze here")
+    result = subprocess.run(["systemd-analyze", "security", "--offline=true", SERVER_UNIT],
+                            capture_output=True, text=True)
+    score = re.search(r"exposure level for cliserd.service: ([\d.]+)", result.stdout)
+    if not score:
+        pytest.skip("this systemd-analyze judges no units that are not loaded")
+    operations = (ROOT / "docs/operations.md").read_text()
+    said = re.search(r"gives the unit an exposure of \*\*([\d.]+)\*\*", operations)[1]
+
+    assert float(score[1]) <= float(said), result.stdout
+
+
+@needs_root
+def test_capabilities_of_the_unit_are_enough_for_port_and_user(folder, start_server):
+    """A port below 1024, a socket in a folder of the other user, and becoming that user."""
+    kept = re.search(r"^CapabilityBoundingSet=(.*)$", SERVER_UNIT.read_text(), re.MULTILINE)[1]
+    kept = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in kept.split())
+    wrap = ["setpriv", f"--bounding-set=-all,{kept}"]
+    if not shutil.which("setpriv"):
+        pytest.skip("no setpriv here")
+    os.chown(folder, 65534, 65534)
+    folder.chmod(0o700)
+
+    server = start_server({"server": {"user": "nobody",
+                                      "listen": f"127.0.0.1:872, unix:{folder}/wire.sock"}},
+                          wrap=wrap)
+
+    status = (pathlib.Path("/proc") / str(server.pid) / "status").read_text()
+    assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
+    assert re.search(r"^Uid:\s+65534\b", status, re.MULTILINE)
+
+
+def test_unit_lets_the_server_install_its_own_filter():
+    """Systemd's group of calls for services does not have that one."""
+    allowed = re.findall(r"^SystemCallFilter=([^~].*)$", SERVER_UNIT.read_text(), re.MULTILINE)
+    assert "seccomp" in " ".join(allowed).split()

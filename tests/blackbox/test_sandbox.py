@@ -1,6 +1,7 @@
 """
-[server] user, seccomp and what else a server gives up before it is ready: seen from outside in /proc,
-and from inside by attempt.c, which is loaded into the server and tries what an intruder would.
+[server] user, seccomp and what else a server gives up before it is ready: seen from outside in
+/proc, and from inside by attempt.c, which is loaded into the server and tries what an intruder
+would.
 """
 
 import os
@@ -82,7 +83,8 @@ def test_there_is_one_thread_that_it_holds_for(server):
 
 
 def test_check_of_a_file_is_not_touched_by_it(bin_dir, folder):
-    result = run("-t", "test.ini", folder=folder, ini=ini_text(merged({"server": {"seccomp": "yes"}})))
+    ini = ini_text(merged({"server": {"seccomp": "yes"}}))
+    result = run("-t", "test.ini", folder=folder, ini=ini)
     assert result.returncode == 0 and result.stdout == "test.ini: ok\n", result
 
 
@@ -91,6 +93,16 @@ def test_change_of_the_key_needs_a_restart(server):
     server.reload({"server": {"seccomp": "no"}})
     server.wait_log(r"restart_needed section=server key=seccomp", start=mark)
     assert status(server, "Seccomp") == "2"
+
+
+@needs_root
+def test_log_is_written_to_a_stderr_of_somebody_else(start_server, folder):
+    """There the log asks by poll() whether a line can be taken."""
+    folder.chmod(0o777)
+    server = start_server(user=65534)
+    with Client(server) as client:
+        client.handshake("web-1")
+        server.wait_log(r" info connected .*cid=web-1 ")
 
 
 # --- an intruder --------------------------------------------------------------------------------
@@ -154,8 +166,9 @@ def test_kernel_without_filters_gets_a_warning_and_a_server(start_server):
 def test_filter_that_cannot_be_installed_is_no_start(bin_dir, folder):
     result = run("test.ini", folder=folder, ini=ini_text(merged({})), env=intruder("no_memory"))
     assert result.returncode == 1 and "ready:" not in result.stderr
-    assert re.search(r"^cliserd: cannot install the filter of system calls: Cannot allocate memory; "
-                     r"\[server\] seccomp = no starts without it$", result.stderr, re.M), result
+    assert re.search(r"^cliserd: cannot install the filter of system calls: Cannot allocate "
+                     r"memory; \[server\] seccomp = no starts without it$", result.stderr,
+                     re.M), result
 
 
 # --- privileges ---------------------------------------------------------------------------------
@@ -168,7 +181,8 @@ def test_root_without_user_is_warned_of(server):
 
 @needs_root
 def test_user_root_is_refused(bin_dir, folder):
-    result = run("-t", "test.ini", folder=folder, ini=ini_text(merged({"server": {"user": "root"}})))
+    ini = ini_text(merged({"server": {"user": "root"}}))
+    result = run("-t", "test.ini", folder=folder, ini=ini)
     assert result.returncode == 2
     assert re.search(r'test\.ini:\d+: user: "root" is root', result.stderr), result.stderr
 

@@ -2,9 +2,9 @@
 """
 Reads the programs that were built, and says what they should have against attacks and do not.
 
-check_binaries.py CC PROGRAM… judges programs; CC is what built them, since what they can have depends
-on it. check_binaries.py --self-test CC builds small programs that each lack one thing, and wants every
-one of them found out: a check that finds nothing proves nothing.
+check_binaries.py CC PROGRAM… judges programs; CC is what built them, since what they can have
+depends on it. check_binaries.py --self-test CC builds small programs that each lack one thing, and
+wants every one of them found out: a check that finds nothing proves nothing.
 """
 
 import pathlib
@@ -80,7 +80,8 @@ def check_code(cc, program, want):
     if compiler_takes(cc, "-ftrivial-auto-var-init=zero") and ".debug_info" in output_of(
             "readelf", "-SW", program):
         options = output_of("readelf", "--debug-dump=info", "--dwarf-depth=1", program)
-        ours = [line for line in options.splitlines() if "DW_AT_producer" in line and "GNU C" in line]
+        ours = [line for line in options.splitlines()
+                if "DW_AT_producer" in line and "GNU C" in line]
         want(all(re.findall(r"-ftrivial-auto-var-init=(\w+)", line)[-1:] == ["zero"]
                  for line in ours),
              "has variables that begin with what was there before")
