@@ -38,7 +38,7 @@ static long make_attempt(const char *name)
 {
     const struct {
         const char *name;
-        long arguments[5]; /* the call first */
+        long arguments[7]; /* the call first */
     } attempts[] = {
         {"execve", {SYS_execve, (long)NOWHERE, (long)nothing, (long)nothing}},
         {"execveat", {SYS_execveat, -1, (long)NOWHERE, (long)nothing, (long)nothing}},
@@ -58,7 +58,7 @@ static long make_attempt(const char *name)
         {"kill_thread_of_other", {SYS_tgkill, getppid(), getppid(), 0}},
         {"kill_own_thread", {SYS_tgkill, getpid(), getpid(), 0}},
         {"code_from_nothing",
-         {SYS_mmap, 0, sizeof(page), PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS}},
+         {SYS_mmap, 0, sizeof(page), PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1}},
         {"code_from_data", {SYS_mprotect, (long)page, sizeof(page), PROT_READ | PROT_EXEC}},
         {"prctl", {SYS_prctl, PR_GET_NO_NEW_PRIVS}},
         {"terminal_input", {SYS_ioctl, -1, 0x5412 /* TIOCSTI */}},
@@ -72,7 +72,8 @@ static long make_attempt(const char *name)
         const long *arguments = attempts[i].arguments;
 
         if (strcmp(name, attempts[i].name) == 0)
-            return syscall(arguments[0], arguments[1], arguments[2], arguments[3], arguments[4]);
+            return syscall(arguments[0], arguments[1], arguments[2], arguments[3], arguments[4],
+                           arguments[5], arguments[6]);
     }
 #ifdef __x86_64__
     /* getpid() by its number of 32-bit programs. */
