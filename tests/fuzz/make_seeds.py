@@ -74,9 +74,95 @@ FROM_SERVER = {
 }
 
 
+# ---- scripts for sessions, as fuzz_server_fsm.c reads them ----
+
+STEPS = ["connect", "send", "line", "wait", "queue", "order", "cancel", "disconnect", "forget",
+         "ping", "reload", "leave", "fail", "store", "jump", "look"]
+LINES = ["secret", "other", "a", "b1", "b2", "c", "100", "130", "hello"]
+WAITS_MS = [0, 1, 10, 99, 500, 1000, 1999, 2000, 5000, 10000, 20000, 60001]
+OPTIONS = bytes([0, 0x79, 15])  # probe, auto; 10 s, 4 misses; 16 clients, "secret"
+
+
+def step(name, slot=0, *arguments):
+    return bytes([STEPS.index(name) | slot << 4, *arguments])
+
+
+def line(slot, text):
+    return step("line", slot, LINES.index(text))
+
+
+def send(slot, text, how="send"):
+    return step(how, slot, len(text)) + text
+
+
+def wait(ms):
+    return step("wait", 0, WAITS_MS.index(ms))
+
+
+def join(slot, cid):
+    return step("connect", slot) + line(slot, "secret") + line(slot, cid) + wait(0)
+
+
+def session_scripts():
+    seeds = {}
+    for name, content in FROM_CLIENT.items():
+        parts = [content[i:i + 255] for i in range(0, len(content), 255)]
+        seeds[f"bytes-{name}"] = (OPTIONS + step("connect") + b"".join(
+            send(0, part) for part in parts) + wait(0) + wait(10000))
+    two = join(0, "a") + join(1, "b1")
+    twice = join(0, "a") + step("connect", 1) + line(1, "secret") + line(1, "a")
+    seeds |= {
+        "silent": OPTIONS + step("connect") + wait(10000) + wait(10000),
+        "kept-alive": OPTIONS + two + (wait(5000) + line(0, "100") + line(1, "100")) * 8,
+        "never-answers": OPTIONS + two + wait(10000) * 8,
+        "stops-answering": OPTIONS + two + wait(10000) + line(0, "100") + wait(10000) * 8,
+        "must-answer": b"\x01" + OPTIONS[1:] + two + wait(10000) * 8,
+        "probe-answered": OPTIONS + twice + line(0, "100") + wait(0),
+        "probe-unanswered": OPTIONS + twice + wait(1999) + wait(2000) + wait(0),
+        "probe-answer-in-kernel": OPTIONS + twice + send(0, b"100\n", "queue") + wait(5000),
+        "probe-newcomer-leaves": OPTIONS + twice + step("leave", 1, 0) + wait(2000),
+        "probe-holder-gone": OPTIONS + join(0, "a") + step("fail", 0) + twice[11:] + wait(2000),
+        "takeover": b"\x04" + OPTIONS[1:] + twice + wait(0),
+        "reject": b"\x08" + OPTIONS[1:] + twice + wait(0),
+        "silent-refusal": b"\x10" + OPTIONS[1:] + twice + line(0, "100") + wait(0),
+        "order-all": OPTIONS + two + step("order", 0, 0, 2) + wait(0) + line(0, "130")
+        + line(1, "130") + step("leave", 0, 0) + step("leave", 1, 1) + wait(1000),
+        "order-waves": OPTIONS + two + step("order", 0, 9, 0x26) + wait(0) + wait(1000)
+        + line(0, "130") + wait(1000) + wait(2000),
+        "order-hold": OPTIONS + two + step("order", 0, 0, 8) + wait(500) + join(2, "c") + wait(20000),
+        "order-cancel": OPTIONS + two + step("order", 0, 1, 0x22) + wait(0) + step("cancel")
+        + join(2, "b2") + wait(2000),
+        "order-twice": OPTIONS + two + step("order", 0, 2, 2) + step("order", 0, 0, 2) + wait(0),
+        "order-unsaved": OPTIONS + two + step("store", 0, 1) + step("order", 0, 0, 2) + wait(0),
+        "order-130-unasked": OPTIONS + two + line(0, "130") * 9 + wait(0),
+        "ping": OPTIONS + two + step("ping", 0, 0) + wait(10) + line(0, "100") + wait(0),
+        "ping-timeout": OPTIONS + two + step("ping", 0, 0) + wait(5000) + wait(1),
+        "ping-left": OPTIONS + two + step("ping", 0, 0) + step("leave", 0, 0),
+        "disconnect-forget": OPTIONS + two + step("disconnect", 0, 0) + wait(0)
+        + step("forget", 0, 0),
+        "forget-after": b"\x40" + OPTIONS[1:] + two + step("leave", 0, 0) + wait(2000) * 3,
+        "clock-jumps": b"\x40" + OPTIONS[1:] + two + step("leave", 0, 0) + step("jump", 0, 100)
+        + wait(2000) + step("jump", 0, 200) + wait(2000),
+        "store-unavailable": OPTIONS + step("store", 0, 1) + join(0, "a") + wait(0),
+        "store-taken": OPTIONS + step("store", 0, 2) + join(0, "a") + wait(0),
+        "store-stuck": OPTIONS + step("store", 0, 4) + join(0, "a") + line(0, "100")
+        + wait(10000) + step("store", 0, 0) + wait(0),
+        "granted-too-late": OPTIONS + step("store", 0, 4) + join(0, "a") + step("leave", 0, 0)
+        + step("store", 0, 0) + wait(0) + join(1, "a"),
+        "full": OPTIONS[:2] + b"\x00" + two + join(2, "c"),
+        "reload": OPTIONS + two + step("reload") + b"\x15\x20\x1f" + join(2, "c") + wait(10000),
+        "frozen": OPTIONS + two + step("order", 0, 0, 2) + step("look", 0, 255) + wait(1000),
+        "look": OPTIONS + step("connect") + send(0, b"secret\na\n", "queue")
+        + step("look", 0, 0) + wait(0),
+    }
+    return seeds
+
+
 def main():
     write("proto", FROM_CLIENT)
     write("proto", {f"server-{name}": seed for name, seed in FROM_SERVER.items()})
+    write("client_fsm", FROM_SERVER)
+    write("server_fsm", session_scripts())
 
 
 if __name__ == "__main__":
