@@ -158,9 +158,68 @@ def session_scripts():
     return seeds
 
 
+# ---- ini files ----
+
+PASSWORD = b"[auth]\npassword = secret\n"
+CONFIGS = {
+    "shipped": (CORPUS.parents[2] / "cliser.ini").read_bytes(),
+    "least": PASSWORD,
+    "empty": b"",
+    "crlf": b"[auth]\r\npassword = secret\r\n",
+    "bom": b"\xef\xbb\xbf" + PASSWORD,
+    "no-newline": PASSWORD[:-1],
+    "lists": PASSWORD + b"[server]\nlisten = 127.0.0.1:1, [::1]:2,\n  unix:/tmp/x\nlisten = 127.0.0.2:3\n",
+    "rotation": b"[auth]\npassword = one\npassword = two\npassword_file = password\n",
+    "password-file": b"[auth]\npassword_file = password\n",
+    "password-file-empty": b"[auth]\npassword_file = empty\n",
+    "password-file-missing": b"[auth]\npassword_file = nowhere\n",
+    "password-cut": b"[auth]\npassword = se ;cret\n",
+    "password-long": b"[auth]\npassword = " + b"p" * 129 + b"\n",
+    "password-empty": b"[auth]\npassword =\n",
+    "shipped-and-reachable": b"[server]\nlisten = 0.0.0.0:1111\n[auth]\npassword = cliser\n",
+    "control": PASSWORD + b"[control]\nsocket = c.sock\nhttp = 127.0.0.1:3333\ntoken_file = token\n",
+    "control-no-token": PASSWORD + b"[control]\nhttp = 127.0.0.1:3333\n",
+    "line-199": PASSWORD + b"[registry]\npath = " + b"x" * 192 + b"\n",
+    "line-200": PASSWORD + b"[registry]\npath = " + b"x" * 193 + b"\n",
+    "line-201": PASSWORD + b"[registry]\npath = " + b"x" * 194 + b"\n",
+    "nul": PASSWORD + b"[log]\nlevel = in\0fo\n",
+    "twice": PASSWORD + b"[log]\nlevel = info\nlevel = warn\n",
+    "unknown-key": PASSWORD + b"[log]\nlevle = info\n",
+    "unknown-section": PASSWORD + b"[lgo]\nlevel = info\n",
+    "no-section": b"password = secret\n",
+    "broken-section": b"[auth\npassword = secret\n",
+    "no-equals": PASSWORD + b"[log]\nlevel\n",
+    "colon": PASSWORD + b"[log]\nlevel: debug\n",
+    "comments": b"; one\n# two\n" + PASSWORD + b"[log]\nlevel = info ; three\n",
+    "numbers": PASSWORD + b"[server]\nmax_clients = 0\nbacklog = 65536\n[keepalive]\nmisses = 256\n"
+               b"interval = 1d\n[limits]\nmax_pending = 18446744073709551616\n",
+    "never": PASSWORD + b"[registry]\nforget_after = never\n",
+    "every-error": b"[server]\nlisten = nowhere\nreuse_port = maybe\n[registry]\nstore = redis\n"
+                   b"[keepalive]\ninterval = 5 parsecs\n",
+}
+AGENT_CONFIGS = {
+    "all": b"[agent]\nserver = 127.0.0.1:1111\nid = web-1\npassword_file = password\n"
+           b"on_shutdown = poweroff\nshutdown_delay = 5s\nonce = yes\n",
+    "least": b"[agent]\nserver = [::1]:1111\npassword_file = password\n",
+    "empty": b"",
+    "unix": b"[agent]\nserver = unix:/tmp/x\npassword_file = password\n",
+    "cut": b"[agent]\nserver = h:1\npassword_file = password\non_shutdown = sync ; poweroff\n",
+    "id-bad": b"[agent]\nserver = h:1\npassword_file = password\nid = a b\n",
+    "options": b"--server\nlocalhost:1\n--password-file\npassword\n--id\na\n--once",
+    "options-short": b"-s\nlocalhost:1\n-p\npassword\n-i\na\n-1\n-d\n1m\n-x\ntrue",
+    "options-equals": b"--server=localhost:1\n--password-file=password\n--shutdown-delay=2d",
+    "help": b"--help",
+    "version": b"-V",
+    "options-wrong": b"--serve\nx\n--nothing\n-z\n--once=yes\n--id",
+    "too-many": b"--\na\nb",
+}
+
+
 def main():
     write("proto", FROM_CLIENT)
     write("proto", {f"server-{name}": seed for name, seed in FROM_SERVER.items()})
+    write("config", CONFIGS)
+    write("agent_config", AGENT_CONFIGS)
     write("client_fsm", FROM_SERVER)
     write("server_fsm", session_scripts())
 
