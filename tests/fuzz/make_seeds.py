@@ -215,9 +215,38 @@ AGENT_CONFIGS = {
 }
 
 
+# ---- changes of a registry file, as fuzz_registry_file.c reads them ----
+
+def change(where, content):
+    return where.to_bytes(3, "big") + bytes([len(content)]) + content
+
+
+def registry_changes():
+    modes = ["database", "wal", "checksums", "sql"]
+    origins = ["closed", "open", "order", "old"]
+    seeds = {}
+    for i, mode in enumerate(modes):
+        for j, origin in enumerate(origins):
+            first = bytes([i + 4 * j])
+            seeds[f"{mode}-{origin}-none"] = first
+            if mode == "sql":
+                for column in range(33):
+                    seeds[f"sql-{origin}-{column}"] = first + bytes(
+                        [column, 1, 1 | (column % 16) << 4, column, 2, 2 | (column % 16) << 4,
+                         column, 3, 5, 3]) + b"a\0b"
+                continue
+            if mode != "database" and origin not in ("open", "order"):
+                continue
+            for where in (0, 16, 18, 24, 28, 56, 60, 68, 100, 4096, 4096 + 100, 8192, 12288):
+                seeds[f"{mode}-{origin}-{where}"] = first + change(where, b"\xff" * 4)
+            seeds[f"{mode}-{origin}-cut"] = first + change(0xfff000, b"")
+    return seeds
+
+
 def main():
     write("proto", FROM_CLIENT)
     write("proto", {f"server-{name}": seed for name, seed in FROM_SERVER.items()})
+    write("registry_file", registry_changes())
     write("config", CONFIGS)
     write("agent_config", AGENT_CONFIGS)
     write("client_fsm", FROM_SERVER)
