@@ -204,7 +204,7 @@ static size_t take_lines(struct conn *conn, const char *bytes, size_t len)
         if (got == 0)
             break;
         if (got < 0)
-            session_bad_line(&conn->session, got, now);
+            held = !session_bad_line(&conn->session, got, now);
         else if (session_line(&conn->session, line, line_len, now))
             taken += (size_t)got;
         else

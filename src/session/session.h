@@ -215,8 +215,12 @@ void session_start(struct session *session, struct sessions *all, const struct p
  */
 bool session_line(struct session *session, const char *line, size_t len, struct moment now);
 
-/* Bytes came that can never be a line, for this enum proto_error: ends the session with 400. */
-void session_bad_line(struct session *session, int error, struct moment now);
+/*
+ * Bytes came that can never be a line, for this enum proto_error: ends the session with 400. Like a
+ * line they wait for 140, or how they were cut into segments would decide whether there is one:
+ * returns false when they have to be offered again.
+ */
+bool session_bad_line(struct session *session, int error, struct moment now);
 
 /*
  * Ends a session that is not over, for this reason; the refusal that belongs to the reason is sent.

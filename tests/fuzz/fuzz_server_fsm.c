@@ -386,7 +386,7 @@ static void feed(struct client *client, const char *bytes, size_t len)
         const int got = proto_take_line(exact, client->come - client->taken, &line, &line_len);
 
         if (got < 0)
-            session_bad_line(&client->session, got, world.now);
+            is_held = !session_bad_line(&client->session, got, world.now);
         else if (got > 0 && session_line(&client->session, line, line_len, world.now))
             client->taken += (size_t)got;
         else

@@ -103,6 +103,57 @@ def join(slot, cid):
     return step("connect", slot) + line(slot, "secret") + line(slot, cid) + wait(0)
 
 
+CONN_STEPS = ["connect", "send", "line", "wait", "half-close", "close", "order", "cancel",
+              "disconnect", "reload", "end", "deaf", "bulk"]
+
+
+def conn_scripts():
+    """As fuzz_conn.c reads them: most steps are those of sessions under other numbers."""
+    seeds = {}
+
+    def do(name, slot=0, *arguments):
+        return bytes([CONN_STEPS.index(name) | slot << 4, *arguments])
+
+    def enter(slot, cid):
+        return do("connect", slot) + do("send", slot, 8 + len(cid)) + b"secret\n" + cid + b"\n"
+
+    def pause(ms):
+        return do("wait", 0, WAITS_MS.index(ms))
+
+    for name, content in FROM_CLIENT.items():
+        parts = [content[i:i + 255] for i in range(0, len(content), 255)]
+        seeds[f"bytes-{name}"] = b"\0" + do("connect") + b"".join(
+            do("send", 0, len(part)) + part for part in parts) + pause(10000)
+    two = enter(0, b"a") + enter(1, b"b1")
+    again = enter(0, b"a") + enter(1, b"a")
+    answer = do("line", 0, 6) + do("line", 1, 6)
+    seeds |= {
+        "kept-alive": b"\0" + two + (pause(10000) + answer) * 4,
+        "silent": b"\0" + do("connect") + pause(10000) + pause(2000),
+        "goes-silent": b"\0" + two + pause(10000) + answer + pause(10000) * 6,
+        "probe": b"\0" + again + pause(2000) + pause(2000),
+        "takeover": b"\1" + again + pause(2000),
+        "reject": b"\2" + again + pause(2000),
+        "no-reason": b"\x12" + again + pause(2000),
+        "half-close": b"\0" + two + do("half-close", 0) + pause(10),
+        "half-close-early": b"\0" + do("connect") + do("line", 0, 0) + do("half-close", 0),
+        "close": b"\0" + two + do("close", 0) + enter(0, b"a"),
+        "order": b"\0" + two + do("order", 0, 0, 14) + do("line", 0, 7) + do("close", 0)
+        + pause(60001) + enter(2, b"c"),
+        "cancel": b"\0" + two + do("order", 0, 1, 14) + do("cancel") + enter(2, b"a"),
+        "disconnect": b"\0" + two + do("disconnect", 0, 0) + do("line", 0, 6) + pause(2000),
+        "reload": b"\0" + two + do("reload", 0, 0x1d) + pause(5000) + answer,
+        "drain": b"\0" + two + do("end", 0, 1) + pause(500) + pause(1000),
+        "stop": b"\0" + two + do("end", 0, 0),
+        "deaf": b"\0" + two + do("deaf", 0) + pause(10000) * 3 + do("deaf", 0),
+        "bulk": b"\0" + two + do("bulk", 0, 254) + do("bulk", 1, 255),
+        "bulk-early": b"\0" + do("connect") + do("bulk", 0, 4) + pause(2000),
+        "much-ahead": b"\0" + do("connect") + do("send", 0, 250) + b"secret\na\n" + b"100\n" * 60
+        + b"1" + do("send", 0, 3) + b"00\n",
+    }
+    return seeds
+
+
 def session_scripts():
     seeds = {}
     for name, content in FROM_CLIENT.items():
@@ -247,6 +298,7 @@ def main():
     write("proto", FROM_CLIENT)
     write("proto", {f"server-{name}": seed for name, seed in FROM_SERVER.items()})
     write("registry_file", registry_changes())
+    write("conn", conn_scripts())
     write("config", CONFIGS)
     write("agent_config", AGENT_CONFIGS)
     write("client_fsm", FROM_SERVER)

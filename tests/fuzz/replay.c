@@ -6,7 +6,6 @@
 #include "fuzz.h"
 
 #include <dirent.h>
-#include <signal.h>
 #include <sys/stat.h>
 
 #define MAX_FILE_BYTES (4 * 1024 * 1024)
@@ -21,8 +20,6 @@ int main(int argc, char **argv)
 {
     struct stat info;
 
-    /* As the programs do, and as libFuzzer does. */
-    signal(SIGPIPE, SIG_IGN);
     for (int i = 1; i < argc; i++) {
         if (stat(argv[i], &info) != 0) {
             perror(argv[i]);
