@@ -266,6 +266,69 @@ AGENT_CONFIGS = {
 }
 
 
+# ---- requests of operators ----
+
+ORDER = b'{"waves": [["web-*"], ["db-*", "nas"]], "grace": "60s", "hold": "15m"}'
+REQUESTS = {
+    "health": b"GET /healthz",
+    "ready": b"GET /readyz",
+    "metrics": b"GET /metrics",
+    "status": b"GET /v1/status",
+    "clients": b"GET /v1/clients",
+    "clients-some": b"GET /v1/clients?status=connected&match=%2A&limit=1&after=db-1",
+    "clients-wrong": b"GET /v1/clients?status=maybe",
+    "clients-twice": b"GET /v1/clients?limit=1&limit=2",
+    "client": b"GET /v1/clients/web-1",
+    "client-unknown": b"GET /v1/clients/nobody",
+    "client-head": b"HEAD /v1/clients/web-1",
+    "forget": b"DELETE /v1/clients/nas",
+    "ping": b"POST /v1/clients/web-1/ping",
+    "disconnect": b"POST /v1/clients/db-1/disconnect",
+    "order-state": b"GET /v1/shutdown",
+    "targets": b"GET /v1/shutdown/targets?state=told&wave=1",
+    "cancel": b"DELETE /v1/shutdown",
+    "events": b"GET /v1/events",
+    "reload": b"POST /v1/reload",
+    "no-path": b"GET /v2",
+    "no-method": b"PUT /v1/shutdown",
+}
+BODIES = {
+    "order": ORDER,
+    "order-dry": ORDER[:-1] + b', "dry_run": true}',
+    "order-all": b'{"waves": [["*"]]}',
+    "order-empty": b"",
+    "order-not-json": b"{",
+    "order-wrong": b'{"waves": [[]], "grace": 60, "hold": "forever", "more": 1}',
+}
+
+
+def requests():
+    port = (b"Host: 127.0.0.1:3333\nAuthorization: Bearer token-of-20-characters\n"
+            b"Content-Type: application/json\n")
+    seeds = {}
+    all_requests = {name: (line, b"") for name, line in REQUESTS.items()}
+    all_requests |= {name: (b"POST /v1/shutdown", body) for name, body in BODIES.items()}
+    for name, (line, body) in all_requests.items():
+        seeds[f"socket-{name}"] = bytes([0]) + line + b"\n\n" + body
+        seeds[f"busy-{name}"] = bytes([2 + 4 + 16]) + line + b"\n\n" + body
+        seeds[f"port-{name}"] = bytes([1]) + line + b"\n" + port + b"\n" + body
+    order = b"POST /v1/shutdown\n"
+    seeds |= {
+        "no-token": b"\1" + order + b"Host: 127.0.0.1:3333\n\n" + ORDER,
+        "wrong-token": b"\1" + order + port.replace(b"token-of", b"tokem-of") + b"\n" + ORDER,
+        "basic": b"\1" + order + port.replace(b"Bearer", b"Basic") + b"\n" + ORDER,
+        "token-twice": b"\1" + order + port * 2 + b"\n" + ORDER,
+        "other-host": b"\1" + order + port.replace(b"127.0.0.1", b"evil.example") + b"\n" + ORDER,
+        "other-page": b"\1" + order + port + b"Origin: http://evil.example\n\n" + ORDER,
+        "own-page": b"\1" + order + port + b"Origin: http://localhost:3333\n\n" + ORDER,
+        "form": b"\1" + order + port.replace(b"application/json", b"text/plain") + b"\n" + ORDER,
+        "events-full": b"\x08GET /v1/events\n\n",
+        "events-since": b"\0GET /v1/events\nLast-Event-ID: 12\n\n",
+        "body-unwanted": b"\0POST /v1/reload\n\n[1]",
+    }
+    return seeds
+
+
 # ---- changes of a registry file, as fuzz_registry_file.c reads them ----
 
 def change(where, content):
@@ -298,6 +361,7 @@ def main():
     write("proto", FROM_CLIENT)
     write("proto", {f"server-{name}": seed for name, seed in FROM_SERVER.items()})
     write("registry_file", registry_changes())
+    write("routes", requests())
     write("conn", conn_scripts())
     write("config", CONFIGS)
     write("agent_config", AGENT_CONFIGS)

@@ -24,7 +24,8 @@ static char control_path[128];
 static void on_step(evutil_socket_t fd, short what, void *user);
 static bool reload(void *user, admin_line_fn *say, void *say_user);
 
-void world_open(struct world *world, const struct sessions_options *options, bool with_http)
+void world_open(struct world *world, const struct sessions_options *options,
+                const struct session_ops *ops, bool with_http)
 {
     const struct server_options server_options = {
         .drain_ms = 1000, .user_timeout_ms = 30000, .max_connections = 64};
@@ -42,8 +43,8 @@ void world_open(struct world *world, const struct sessions_options *options, boo
     (void)signal(SIGPIPE, SIG_IGN); /* as main.c does */
     fake_clock_start();
     world->registry = registry_new();
-    world->sessions =
-        sessions_new(options, world->registry, world_credentials(), &conn_session_ops, clock_now());
+    world->sessions = sessions_new(options, world->registry, world_credentials(),
+                                   ops ? ops : &conn_session_ops, clock_now());
     world->store_options = (struct store_options){.kind = STORE_MEMORY, .node = "fuzz"};
     world->store = store_open(&world->store_options, world->registry, sessions_on_answer,
                               world->sessions, message, sizeof(message));

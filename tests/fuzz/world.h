@@ -39,8 +39,10 @@ struct world {
     unsigned turns;
 };
 
-/* Opens everything; the clock is fake from here on. */
-void world_open(struct world *world, const struct sessions_options *options, bool with_http);
+/* Opens everything; the clock is fake from here on. With ops of its own a target plays the
+ * connections itself, and there is no loop to be run. */
+void world_open(struct world *world, const struct sessions_options *options,
+                const struct session_ops *ops, bool with_http);
 
 /* Runs the loop until step says that it is over, and the server has stopped. */
 void world_run(struct world *world, bool (*step)(void *user), void *user);

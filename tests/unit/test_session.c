@@ -711,7 +711,6 @@ static void session_holds_what_is_no_line_until_it_is_connected(void **state)
     assert_false(session_bad_line(&client->session, PROTO_ERR_NUL, world->now));
     assert_int_equal(client->codes[client->sent - 1], 120);
     turn();
-    assert_true(client->resumed);
     assert_int_equal(client->codes[client->sent - 1], 140);
     assert_true(session_bad_line(&client->session, PROTO_ERR_NUL, world->now));
     check_refused(client, 400);
