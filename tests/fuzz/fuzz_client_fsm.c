@@ -69,9 +69,9 @@ static void run_naively(const uint8_t *data, size_t size, int *why)
             *why = CLIENT_FSM_WHY_PROTOCOL;
             break;
         }
-        const int digits = strspn(line, "0123456789") >= 3 && len > 3
-                               ? (line[0] - '0') * 100 + (line[1] - '0') * 10 + line[2] - '0'
-                               : -1;
+        int digits = len > 3 ? 0 : -1;
+        for (size_t at = 0; at < 3 && digits >= 0; at++)
+            digits = line[at] >= '0' && line[at] <= '9' ? digits * 10 + line[at] - '0' : -1;
         len = 0;
         if (digits >= 400 && digits < 500) {
             *why = digits;
