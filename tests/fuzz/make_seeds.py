@@ -329,6 +329,60 @@ def requests():
     return seeds
 
 
+CONTROL_STEPS = ["open-socket", "open-port", "send", "piece", "wait", "half-close", "close",
+                 "answer", "leave", "deaf"]
+CONTROL_WAITS_MS = [0, 20, 100, 999, 1000, 5000, 10000, 15000, 31000]
+
+
+def control_scripts():
+    """As fuzz_control.c reads them."""
+    def do(name, slot=0, *arguments):
+        return bytes([CONTROL_STEPS.index(name) | slot << 4, *arguments])
+
+    def send(slot, content):
+        return b"".join(do("send", slot, len(content[i:i + 255])) + content[i:i + 255]
+                        for i in range(0, len(content), 255))
+
+    def pause(ms):
+        return do("wait", 0, CONTROL_WAITS_MS.index(ms))
+
+    seeds = {}
+    rights = do("piece", 0, 20)  # host, token, JSON
+    for i in range(10):
+        line = do("piece", 0, i)
+        seeds[f"socket-{i}"] = do("open-socket") + line + do("piece", 0, 10) + do("piece", 0, 22)
+        seeds[f"port-{i}"] = do("open-port") + line + rights + do("piece", 0, 22) + pause(1000)
+        seeds[f"port-no-token-{i}"] = do("open-port") + line + do("piece", 0, 10) + do("piece", 0, 22)
+    order = do("piece", 0, 2) + rights
+    seeds |= {
+        "order": do("open-port") + order + do("piece", 0, 13) + do("piece", 0, 17)
+        + do("piece", 0, 18) + do("answer", 0) + do("answer", 1) + do("leave", 0) + pause(1000),
+        "order-chunked": do("open-port") + order + do("piece", 0, 14) + do("piece", 0, 17)
+        + do("piece", 0, 19) + pause(1000),
+        "order-expect": do("open-port") + order + do("piece", 0, 13) + do("piece", 0, 16)
+        + do("piece", 0, 17) + do("piece", 0, 18),
+        "order-no-token": do("open-port") + do("piece", 0, 2) + do("piece", 0, 10)
+        + do("piece", 0, 12) + do("piece", 0, 13) + do("piece", 0, 17) + do("piece", 0, 18),
+        "ping-answered": do("open-socket") + do("piece", 0, 4) + do("piece", 0, 10)
+        + do("piece", 0, 22) + do("answer", 0),
+        "ping-timeout": do("open-socket") + do("piece", 0, 4) + do("piece", 0, 10)
+        + do("piece", 0, 22) + pause(5000) + pause(100),
+        "events": do("open-socket") + do("piece", 0, 6) + do("piece", 0, 10) + do("piece", 0, 17)
+        + do("leave", 0) + pause(20) + pause(15000) + do("close"),
+        "two-at-once": do("open-socket") + send(0, b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n" * 3),
+        "smuggle": do("open-socket") + send(0, b"POST /v1/reload HTTP/1.1\r\nHost: x\r\n"
+                   b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n"),
+        "chunks-broken": do("open-socket") + send(0, b"POST /v1/reload HTTP/1.1\r\nHost: x\r\n"
+                         b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"),
+        "nul-in-path": do("open-port") + send(0, b"GET /healthz%00 HTTP/1.1\r\nHost: x\r\n\r\n"),
+        "slow": do("open-socket") + send(0, b"GET /v1/st") + pause(10000) + pause(1000),
+        "half-close": do("open-socket") + do("piece", 0, 21) + do("half-close"),
+        "garbage": do("open-port") + send(0, bytes(range(256))) + send(0, b"\r\n\r\n"),
+        "long-header": do("open-port") + do("piece", 0, 0) + send(0, b"X: " + b"x" * 1500),
+    }
+    return seeds
+
+
 # ---- changes of a registry file, as fuzz_registry_file.c reads them ----
 
 def change(where, content):
@@ -362,6 +416,7 @@ def main():
     write("proto", {f"server-{name}": seed for name, seed in FROM_SERVER.items()})
     write("registry_file", registry_changes())
     write("routes", requests())
+    write("control", control_scripts())
     write("conn", conn_scripts())
     write("config", CONFIGS)
     write("agent_config", AGENT_CONFIGS)
