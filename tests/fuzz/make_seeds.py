@@ -411,11 +411,36 @@ def registry_changes():
     return seeds
 
 
+# ---- small texts ----
+
+TEXTS = {
+    "ipv4": b"127.0.0.1:1111", "ipv6": b"[::1]:1111", "unix": b"unix:/tmp/x", "mapped": b"[::ffff:1.2.3.4]:1",
+    "port-0": b"0.0.0.0:0", "port-65536": b"1.2.3.4:65536", "zone": b"[fe80::1%eth0]:1",
+    "ms": b"250ms", "days": b"36500d", "most": b"18446744073709551615", "overflow": b"18446744073709551616d",
+    "size": b"3G", "escape": b"\x1b[2J", "quotes": b"a \"b\" \\c=d", "newline": b"a\nb\r\n", "nul": b"a\0b",
+    "bidi": "\u202eabc".encode(), "overlong": b"\xc0\x80", "empty": b"", "markup": b"\"><script>", "after": b"x after=7 y",
+}
+GLOBS = {
+    "plain": b"web-1\nweb-1\nweb-2", "star": b"web-1\n*\nweb-*", "class": b"b1\nb[12]\nb[!1]\nb[^1]\n[a-c]?",
+    "broken": b"[\n[\n[a\n]\n[]\n[!]\n[a-", "comma": b"a\na,b\n", "empty": b"a\n\n", "many": b"a" * 64 + b"\n" + b"*a" * 40,
+    "long": b"a\n" + b"?" * 128 + b"\n" + b"?" * 129, "odd": b"a\na b\n\\a\n{a}",
+}
+STREAMS = {
+    "one": b"\0id: 1\nevent: connected\ndata: {}\n\n", "crlf": b"\0data: a\r\ndata: b\r\n\r\n", "cr": b"\0data: a\r\r",
+    "comment": b"\0:\n\n:x\n\n", "no-value": b"\0data\n\nevent\n\n", "nul": b"\0data: a\0b\n\n",
+    "server": bytes([1, 1 << 2, 97, 3, 2, 13, 98, 98, 98, 4, 5, 14, 1, 2, 3, 15, 99, 99, 99, 1, 1, 5, 9, 3]),
+}
+
+
 def main():
     write("proto", FROM_CLIENT)
     write("proto", {f"server-{name}": seed for name, seed in FROM_SERVER.items()})
     write("registry_file", registry_changes())
     write("routes", requests())
+    write("text", TEXTS)
+    write("glob", GLOBS)
+    write("event_stream", STREAMS)
+    write("order_body", BODIES)
     write("control", control_scripts())
     write("conn", conn_scripts())
     write("config", CONFIGS)
