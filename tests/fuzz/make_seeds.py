@@ -398,12 +398,12 @@ def registry_changes():
             first = bytes([i + 4 * j])
             seeds[f"{mode}-{origin}-none"] = first
             if mode == "sql":
-                for column in range(33):
+                for column in range(33 if origin == "order" else 0):
                     seeds[f"sql-{origin}-{column}"] = first + bytes(
                         [column, 1, 1 | (column % 16) << 4, column, 2, 2 | (column % 16) << 4,
                          column, 3, 5, 3]) + b"a\0b"
                 continue
-            if mode != "database" and origin not in ("open", "order"):
+            if (mode, origin) not in (("database", "closed"), ("wal", "open"), ("checksums", "order")):
                 continue
             for where in (0, 16, 18, 24, 28, 56, 60, 68, 100, 4096, 4096 + 100, 8192, 12288):
                 seeds[f"{mode}-{origin}-{where}"] = first + change(where, b"\xff" * 4)
