@@ -75,6 +75,7 @@ static void end(struct client *client);
 static void turn(void);
 static void give_order(void);
 static void check_left_alone(const struct file *db, const char *message);
+static void check_loaded(void);
 static void check_whole(const char *cid);
 static void exec(const char *sql);
 static void send_line(struct session *session, const char *line, size_t len);
@@ -129,6 +130,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!start(message, sizeof(message))) {
         check_left_alone(&db, message);
     } else {
+        check_loaded();
         join(&known, "web-1");
         join(&fresh, "fresh-1");
         for (int i = 0; i < MAX_STEPS && !(fresh.is_welcomed && i > 10); i++) {
@@ -480,6 +482,28 @@ static void check_left_alone(const struct file *db, const char *message)
     fuzz_require(strncmp(message, db_path, strlen(db_path)) == 0);
     fuzz_require(after.len == db->len && memcmp(after.bytes, db->bytes, db->len) == 0);
     free(after.bytes);
+}
+
+/* The registry knows every row as it is, and nothing else. By the table alone: that an index says
+ * the same, the server does not look at. */
+static void check_loaded(void)
+{
+    static const char select[] = "SELECT sid, cid FROM clients NOT INDEXED";
+    sqlite3 *db = NULL;
+    sqlite3_stmt *stmt = NULL;
+    size_t rows = 0;
+
+    fuzz_require(sqlite3_open_v2(db_path, &db, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK);
+    fuzz_require(sqlite3_prepare_v2(db, select, -1, &stmt, NULL) == SQLITE_OK);
+    while (sqlite3_step(stmt) == SQLITE_ROW) {
+        const char *cid = (const char *)sqlite3_column_text(stmt, 1);
+        const struct registry_record *record = registry_find(world.registry, cid, strlen(cid));
+        fuzz_require(record && record->sid == sqlite3_column_int64(stmt, 0));
+        rows++;
+    }
+    fuzz_require(rows == registry_count(world.registry));
+    sqlite3_finalize(stmt);
+    sqlite3_close(db);
 }
 
 static void check_whole(const char *cid)

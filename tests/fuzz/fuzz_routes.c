@@ -66,6 +66,7 @@ static void read_parameters(struct request *request, char *text);
 static void read_header(struct request *request, char *line);
 static void decode(char *text);
 static bool naive_is_allowed(const struct request *request);
+static bool naive_is_json(const struct request *request);
 static bool naive_is_ours(const char *host);
 static void check_answer(struct request *request);
 static void read_stream(struct request *request);
@@ -135,9 +136,10 @@ static void ask(struct request *request, bool is_port, bool client_answers)
         .may_stream_events = may_stream_events,
     };
     const struct state before = look();
-    const bool is_allowed = !is_port || naive_is_allowed(request);
     const bool is_change =
         strcmp(request->method, "POST") == 0 || strcmp(request->method, "DELETE") == 0;
+    const bool is_allowed =
+        !is_port || (naive_is_allowed(request) && (!is_change || naive_is_json(request)));
     const bool is_order =
         strcmp(request->method, "POST") == 0 && strcmp(request->path, "/v1/shutdown") == 0;
     const bool is_open =
@@ -361,6 +363,15 @@ static bool naive_is_allowed(const struct request *request)
     return headers->authorization && strlen(headers->authorization) == strlen(expected) &&
            strncasecmp(headers->authorization, expected, 7) == 0 &&
            strcmp(headers->authorization + 7, expected + 7) == 0;
+}
+
+static bool naive_is_json(const struct request *request)
+{
+    static const char json[] = "application/json";
+    const char *type = request->headers.content_type;
+
+    return type && strncasecmp(type, json, strlen(json)) == 0 &&
+           (type[strlen(json)] == '\0' || strchr("; ", type[strlen(json)]));
 }
 
 static bool naive_is_ours(const char *host)

@@ -70,6 +70,7 @@ struct client {
     bool is_resumed;
     bool is_closed;
     bool fails;
+    unsigned unasked; /* lines that were no answer, since the last 100 */
     bool was_welcomed;
     bool was_told;
     unsigned said_connected; /* events */
@@ -385,12 +386,19 @@ static void feed(struct client *client, const char *bytes, size_t len)
         char *exact = fuzz_copy(client->bytes + client->taken, client->come - client->taken);
         const int got = proto_take_line(exact, client->come - client->taken, &line, &line_len);
 
-        if (got < 0)
+        if (got < 0) {
             is_held = !session_bad_line(&client->session, got, world.now);
-        else if (got > 0 && session_line(&client->session, line, line_len, world.now))
-            client->taken += (size_t)got;
-        else
+        } else if (got > 0) {
+            const bool is_answer =
+                line_len >= 3 &&
+                (memcmp(line, "100", 3) == 0 || (client->was_told && memcmp(line, "130", 3) == 0));
+            client->unasked += client->was_welcomed && !is_answer;
+            is_held = !session_line(&client->session, line, line_len, world.now);
+            fuzz_require(client->unasked <= SERVER_FSM_MAX_UNASKED || client->is_closed);
+            client->taken += is_held ? 0 : (size_t)got;
+        } else {
             is_held = true;
+        }
         free(exact);
     }
 }
@@ -440,6 +448,7 @@ static void send_line(struct session *session, const char *line, size_t len)
         break;
     case PROTO_KEEP_ALIVE:
         fuzz_require(client->was_welcomed);
+        client->unasked = 0;
         break;
     case PROTO_SHUTDOWN:
         fuzz_require(client->was_welcomed && !client->was_told);
@@ -676,6 +685,8 @@ static void check(void)
         records_connected += record->connected;
         fuzz_require(record->stored || record->claims > 0 || record->holder);
         fuzz_require(!record->connected || record->holder);
+        /* What the store grants too late is given back. */
+        fuzz_require(record->holder || record->claims > 0 || !record->row_connected);
         if (record->holder)
             fuzz_require(record->holder->record == record && !session_is_over(record->holder));
         fuzz_require(registry_find(world.registry, record->cid, record->cid_len) == record);

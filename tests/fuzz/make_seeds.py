@@ -180,7 +180,8 @@ def session_scripts():
         + line(1, "130") + step("leave", 0, 0) + step("leave", 1, 1) + wait(1000),
         "order-waves": OPTIONS + two + step("order", 0, 9, 0x26) + wait(0) + wait(1000)
         + line(0, "130") + wait(1000) + wait(2000),
-        "order-hold": OPTIONS + two + step("order", 0, 0, 8) + wait(500) + join(2, "c") + wait(20000),
+        "order-hold": OPTIONS + two + step("order", 0, 0, 8) + wait(500) + join(2, "c")
+        + wait(20000),
         "order-cancel": OPTIONS + two + step("order", 0, 1, 0x22) + wait(0) + step("cancel")
         + join(2, "b2") + wait(2000),
         "order-twice": OPTIONS + two + step("order", 0, 2, 2) + step("order", 0, 0, 2) + wait(0),
@@ -219,7 +220,8 @@ CONFIGS = {
     "crlf": b"[auth]\r\npassword = secret\r\n",
     "bom": b"\xef\xbb\xbf" + PASSWORD,
     "no-newline": PASSWORD[:-1],
-    "lists": PASSWORD + b"[server]\nlisten = 127.0.0.1:1, [::1]:2,\n  unix:/tmp/x\nlisten = 127.0.0.2:3\n",
+    "lists": PASSWORD + b"[server]\nlisten = 127.0.0.1:1, [::1]:2,\n  unix:/tmp/x\n"
+             b"listen = 127.0.0.2:3\n",
     "rotation": b"[auth]\npassword = one\npassword = two\npassword_file = password\n",
     "password-file": b"[auth]\npassword_file = password\n",
     "password-file-empty": b"[auth]\npassword_file = empty\n",
@@ -228,7 +230,8 @@ CONFIGS = {
     "password-long": b"[auth]\npassword = " + b"p" * 129 + b"\n",
     "password-empty": b"[auth]\npassword =\n",
     "shipped-and-reachable": b"[server]\nlisten = 0.0.0.0:1111\n[auth]\npassword = cliser\n",
-    "control": PASSWORD + b"[control]\nsocket = c.sock\nhttp = 127.0.0.1:3333\ntoken_file = token\n",
+    "control": PASSWORD + b"[control]\nsocket = c.sock\nhttp = 127.0.0.1:3333\n"
+               b"token_file = token\n",
     "control-no-token": PASSWORD + b"[control]\nhttp = 127.0.0.1:3333\n",
     "line-199": PASSWORD + b"[registry]\npath = " + b"x" * 192 + b"\n",
     "line-200": PASSWORD + b"[registry]\npath = " + b"x" * 193 + b"\n",
@@ -322,6 +325,9 @@ def requests():
         "other-page": b"\1" + order + port + b"Origin: http://evil.example\n\n" + ORDER,
         "own-page": b"\1" + order + port + b"Origin: http://localhost:3333\n\n" + ORDER,
         "form": b"\1" + order + port.replace(b"application/json", b"text/plain") + b"\n" + ORDER,
+        "cancel-form": b"\3DELETE /v1/shutdown\n" + port.replace(b"application/json", b"text/x")
+        + b"\n",
+        "forget-form": b"\5DELETE /v1/clients/nas\n" + port.replace(b"Content-Type", b"X") + b"\n",
         "events-full": b"\x08GET /v1/events\n\n",
         "events-since": b"\0GET /v1/events\nLast-Event-ID: 12\n\n",
         "body-unwanted": b"\0POST /v1/reload\n\n[1]",
@@ -352,7 +358,8 @@ def control_scripts():
         line = do("piece", 0, i)
         seeds[f"socket-{i}"] = do("open-socket") + line + do("piece", 0, 10) + do("piece", 0, 22)
         seeds[f"port-{i}"] = do("open-port") + line + rights + do("piece", 0, 22) + pause(1000)
-        seeds[f"port-no-token-{i}"] = do("open-port") + line + do("piece", 0, 10) + do("piece", 0, 22)
+        seeds[f"port-no-token-{i}"] = (do("open-port") + line + do("piece", 0, 10)
+                                     + do("piece", 0, 22))
     order = do("piece", 0, 2) + rights
     seeds |= {
         "order": do("open-port") + order + do("piece", 0, 13) + do("piece", 0, 17)
@@ -369,9 +376,11 @@ def control_scripts():
         + do("piece", 0, 22) + pause(5000) + pause(100),
         "events": do("open-socket") + do("piece", 0, 6) + do("piece", 0, 10) + do("piece", 0, 17)
         + do("leave", 0) + pause(20) + pause(15000) + do("close"),
-        "two-at-once": do("open-socket") + send(0, b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n" * 3),
+        "two-at-once": do("open-socket")
+        + send(0, b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n" * 3),
         "smuggle": do("open-socket") + send(0, b"POST /v1/reload HTTP/1.1\r\nHost: x\r\n"
-                   b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n"),
+                   b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+                   b"GET / HTTP/1.1\r\n"),
         "chunks-broken": do("open-socket") + send(0, b"POST /v1/reload HTTP/1.1\r\nHost: x\r\n"
                          b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"),
         "nul-in-path": do("open-port") + send(0, b"GET /healthz%00 HTTP/1.1\r\nHost: x\r\n\r\n"),
@@ -403,7 +412,7 @@ def registry_changes():
                         [column, 1, 1 | (column % 16) << 4, column, 2, 2 | (column % 16) << 4,
                          column, 3, 5, 3]) + b"a\0b"
                 continue
-            if (mode, origin) not in (("database", "closed"), ("wal", "open"), ("checksums", "order")):
+            if origin != {"database": "closed", "wal": "open", "checksums": "order"}[mode]:
                 continue
             for where in (0, 16, 18, 24, 28, 56, 60, 68, 100, 4096, 4096 + 100, 8192, 12288):
                 seeds[f"{mode}-{origin}-{where}"] = first + change(where, b"\xff" * 4)
@@ -414,21 +423,48 @@ def registry_changes():
 # ---- small texts ----
 
 TEXTS = {
-    "ipv4": b"127.0.0.1:1111", "ipv6": b"[::1]:1111", "unix": b"unix:/tmp/x", "mapped": b"[::ffff:1.2.3.4]:1",
-    "port-0": b"0.0.0.0:0", "port-65536": b"1.2.3.4:65536", "zone": b"[fe80::1%eth0]:1",
-    "ms": b"250ms", "days": b"36500d", "most": b"18446744073709551615", "overflow": b"18446744073709551616d",
-    "size": b"3G", "escape": b"\x1b[2J", "quotes": b"a \"b\" \\c=d", "newline": b"a\nb\r\n", "nul": b"a\0b",
-    "bidi": "\u202eabc".encode(), "overlong": b"\xc0\x80", "empty": b"", "markup": b"\"><script>", "after": b"x after=7 y",
+    "ipv4": b"127.0.0.1:1111",
+    "ipv6": b"[::1]:1111",
+    "unix": b"unix:/tmp/x",
+    "mapped": b"[::ffff:1.2.3.4]:1",
+    "port-0": b"0.0.0.0:0",
+    "port-65536": b"1.2.3.4:65536",
+    "zone": b"[fe80::1%eth0]:1",
+    "ms": b"250ms",
+    "days": b"36500d",
+    "most": b"18446744073709551615",
+    "overflow": b"18446744073709551616d",
+    "size": b"3G",
+    "escape": b"\x1b[2J",
+    "quotes": b"a \"b\" \\c=d",
+    "newline": b"a\nb\r\n",
+    "nul": b"a\0b",
+    "bidi": "\u202eabc".encode(),
+    "overlong": b"\xc0\x80",
+    "empty": b"",
+    "markup": b"\"><script>",
+    "after": b"x after=7 y",
 }
 GLOBS = {
-    "plain": b"web-1\nweb-1\nweb-2", "star": b"web-1\n*\nweb-*", "class": b"b1\nb[12]\nb[!1]\nb[^1]\n[a-c]?",
-    "broken": b"[\n[\n[a\n]\n[]\n[!]\n[a-", "comma": b"a\na,b\n", "empty": b"a\n\n", "many": b"a" * 64 + b"\n" + b"*a" * 40,
-    "long": b"a\n" + b"?" * 128 + b"\n" + b"?" * 129, "odd": b"a\na b\n\\a\n{a}",
+    "plain": b"web-1\nweb-1\nweb-2",
+    "star": b"web-1\n*\nweb-*",
+    "class": b"b1\nb[12]\nb[!1]\nb[^1]\n[a-c]?",
+    "broken": b"[\n[\n[a\n]\n[]\n[!]\n[a-",
+    "comma": b"a\na,b\n",
+    "empty": b"a\n\n",
+    "many": b"a" * 64 + b"\n" + b"*a" * 40,
+    "long": b"a\n" + b"?" * 128 + b"\n" + b"?" * 129,
+    "odd": b"a\na b\n\\a\n{a}",
 }
 STREAMS = {
-    "one": b"\0id: 1\nevent: connected\ndata: {}\n\n", "crlf": b"\0data: a\r\ndata: b\r\n\r\n", "cr": b"\0data: a\r\r",
-    "comment": b"\0:\n\n:x\n\n", "no-value": b"\0data\n\nevent\n\n", "nul": b"\0data: a\0b\n\n",
-    "server": bytes([1, 1 << 2, 97, 3, 2, 13, 98, 98, 98, 4, 5, 14, 1, 2, 3, 15, 99, 99, 99, 1, 1, 5, 9, 3]),
+    "one": b"\0id: 1\nevent: connected\ndata: {}\n\n",
+    "crlf": b"\0data: a\r\ndata: b\r\n\r\n",
+    "cr": b"\0data: a\r\r",
+    "comment": b"\0:\n\n:x\n\n",
+    "no-value": b"\0data\n\nevent\n\n",
+    "nul": b"\0data: a\0b\n\n",
+    "server": bytes([1, 1 << 2, 97, 3, 2, 13, 98, 98, 98, 4, 5, 14, 1, 2, 3, 15, 99, 99, 99, 1, 1, 5,
+                     9, 3]),
 }
 
 
