@@ -308,6 +308,12 @@ bool session_line(struct session *session, const char *line, size_t len, struct 
     return result != SERVER_FSM_HELD;
 }
 
+void session_went_on(struct session *session, struct moment now)
+{
+    session->all->now = now;
+    renew_if_late(session);
+}
+
 void session_bad_line(struct session *session, int error, struct moment now)
 {
     log_event(LOG_LEVEL_DEBUG, "bad_line", LOG_NUM("serial", session->serial),
