@@ -492,7 +492,8 @@ static void keep(struct conn *conn, const char *bytes, size_t len)
         evbuffer_unfreeze(bufferevent_get_input(bev), 0);
     if (!bev || evbuffer_add(bufferevent_get_input(bev), bytes, len) != 0)
         session_end(&conn->session, REASON_RESOURCES, clock_now());
-    if (bev)
+    /* One that speaks TLS does not keep others from it, and could not add to it itself then. */
+    if (bev && !conn->tls)
         evbuffer_freeze(bufferevent_get_input(bev), 0);
 }
 
