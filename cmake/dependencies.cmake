@@ -13,6 +13,9 @@ endfunction()
 
 #           CMake name  module           version  Debian package
 cliser_need(LIBEVENT    libevent_core    2.1.12   libevent-dev)
+cliser_need(LIBEVENT_OPENSSL libevent_openssl 2.1.12 libevent-dev)
+cliser_need(OPENSSL     libssl           3.0      libssl-dev)
+cliser_need(CRYPTO      libcrypto        3.0      libssl-dev)
 cliser_need(INIH        inih             55       libinih-dev)
 cliser_need(SQLITE      sqlite3          3.40     libsqlite3-dev)
 cliser_need(SODIUM      libsodium        1.0.18   libsodium-dev)

@@ -245,6 +245,27 @@ char *settings_read_secret(const char *path, char *message, size_t message_size)
     return text;
 }
 
+int settings_secret_is_private(int fd, const char *path, char *message, size_t message_size)
+{
+    struct stat info;
+
+    if (fstat(fd, &info) != 0) {
+        snprintf(message, message_size, "cannot read %s: %s", path, strerror(errno));
+        return -1;
+    }
+    if (info.st_mode & (S_IWGRP | S_IRWXO)) {
+        snprintf(message, message_size, "%s is open to others; close it: chmod 600 %s", path, path);
+        return -1;
+    }
+    if (info.st_uid != 0 && info.st_uid != geteuid()) {
+        snprintf(message, message_size,
+                 "%s belongs to somebody else; it should be root's or our own: chown root %s", path,
+                 path);
+        return -1;
+    }
+    return 0;
+}
+
 void settings_free_secret(char *secret)
 {
     if (secret)

@@ -123,6 +123,12 @@ void settings_report_clear(struct settings_report *report);
  */
 char *settings_read_secret(const char *path, char *message, size_t message_size);
 
+/*
+ * Is this open file with a secret closed to others? Root or we have to own it; its group may read
+ * it and no more, others nothing. Returns 0, or -1 with what is wrong and its mend in message.
+ */
+int settings_secret_is_private(int fd, const char *path, char *message, size_t message_size);
+
 /* Overwrites and frees; NULL is allowed. */
 void settings_free_secret(char *secret);
 

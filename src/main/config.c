@@ -6,6 +6,7 @@
 
 #include "base/address.h"
 #include "cliser/proto.h"
+#include "net/tls.h"
 
 #include <pwd.h>
 #include <stddef.h>
@@ -28,6 +29,14 @@ static const char *const log_format_names[] = {"text", "json", NULL};
 const struct setting config_table[] = {
     {"server", "listen", SETTING_LIST, AT(listen), .def = "127.0.0.1:1111",
      .help = "IP:PORT, [IPv6]:PORT or unix:/path"},
+    {"server", "tls_listen", SETTING_LIST, AT(tls_listen),
+     .help = "addresses where clients speak TLS; needs tls_cert and tls_key"},
+    {"server", "tls_cert", SETTING_TEXT, AT(tls_cert), .reloadable = true,
+     .help = "PEM file: the certificate, then those that issued it"},
+    {"server", "tls_key", SETTING_TEXT, AT(tls_key), .reloadable = true,
+     .help = "PEM file: its private key, which nobody else may read"},
+    {"server", "tls_client_ca", SETTING_TEXT, AT(tls_client_ca), .reloadable = true,
+     .help = "PEM file: clients need a certificate of these, with their ID"},
     {"server", "max_clients", SETTING_NUMBER, AT(sessions.limits.max_clients), 1, UINT32_MAX,
      .def = "1000000", .reloadable = true,
      .help = "registered clients at the same time; more get 450"},
@@ -93,6 +102,7 @@ const struct setting config_table[] = {
 const size_t config_rows = sizeof(config_table) / sizeof(config_table[0]);
 
 static void check_listen(const struct config *config, struct settings_report *report);
+static void check_tls(struct config *config, struct settings_report *report);
 static void check_passwords(const struct config *config, struct settings_report *report);
 static bool can_be_sent(const char *token);
 static void check_password(const char *password, unsigned line, struct settings_report *report);
@@ -111,6 +121,7 @@ int config_load(const char *path, struct config *config, struct settings_report 
         return -1;
     read_password_files(config, report);
     check_listen(config, report);
+    check_tls(config, report);
     check_passwords(config, report);
     check_control(config, report);
     return settings_report_is_empty(report) ? 0 : -1;
@@ -183,6 +194,15 @@ void config_clear(struct config *config)
     settings_clear(config_table, config_rows, config);
     settings_list_clear(&config->file_passwords);
     settings_free_secret(config->control_token);
+    tls_free(config->tls);
+}
+
+struct tls *config_take_tls(struct config *config)
+{
+    struct tls *tls = config->tls;
+
+    config->tls = NULL;
+    return tls;
 }
 
 static void check_listen(const struct config *config, struct settings_report *report)
@@ -194,9 +214,54 @@ static void check_listen(const struct config *config, struct settings_report *re
         if (address_parse(config->listen.items[i], &address, message, sizeof(message)) != 0)
             settings_report_add(report, config->listen.lines[i], "listen: %s", message);
     }
-    if (config->listen.count == 0)
+    for (size_t i = 0; i < config->tls_listen.count; i++) {
+        const char *text = config->tls_listen.items[i];
+
+        if (address_parse(text, &address, message, sizeof(message)) != 0)
+            settings_report_add(report, config->tls_listen.lines[i], "tls_listen: %s", message);
+        else if (address.storage.ss_family == AF_UNIX)
+            settings_report_add(report, config->tls_listen.lines[i],
+                                "tls_listen: %s never leaves this host; it belongs to listen",
+                                text);
+    }
+    if (config->listen.count + config->tls_listen.count == 0)
         settings_report_add(report, settings_line(report, "server", "listen"),
                             "listen: at least one address is needed, such as 127.0.0.1:1111");
+}
+
+/* The files are read here, so that one that is no good is found by whoever checks or reloads. */
+static void check_tls(struct config *config, struct settings_report *report)
+{
+    static const char *const keys[] = {
+        [TLS_CERT] = "tls_cert", [TLS_KEY] = "tls_key", [TLS_CLIENT_CA] = "tls_client_ca"};
+    const char *const paths[] = {
+        [TLS_CERT] = config->tls_cert,
+        [TLS_KEY] = config->tls_key,
+        [TLS_CLIENT_CA] = config->tls_client_ca,
+    };
+    const struct tls_options options = {
+        .cert = config->tls_cert, .key = config->tls_key, .client_ca = config->tls_client_ca};
+    enum tls_file file = TLS_CERT;
+    char message[512];
+
+    if (config->tls_listen.count == 0) {
+        for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+            if (paths[i])
+                settings_report_add(report, settings_line(report, "server", keys[i]),
+                                    "%s is for the addresses of tls_listen, and there are none",
+                                    keys[i]);
+        }
+        return;
+    }
+    if (!config->tls_cert || !config->tls_key) {
+        settings_report_add(report, config->tls_listen.lines[0],
+                            "tls_listen needs tls_cert and tls_key, a certificate and its key");
+        return;
+    }
+    config->tls = tls_new(&options, &file, message, sizeof(message));
+    if (!config->tls)
+        settings_report_add(report, settings_line(report, "server", keys[file]), "%s: %s",
+                            keys[file], message);
 }
 
 static void read_password_files(struct config *config, struct settings_report *report)
@@ -277,7 +342,8 @@ static void check_passwords(const struct config *config, struct settings_report 
         check_password(config->passwords.items[i], config->passwords.lines[i], report);
     for (size_t i = 0; i < config->file_passwords.count; i++)
         check_password(config->file_passwords.items[i], config->file_passwords.lines[i], report);
-    (void)config_exposes_shipped_password(config, &config->listen, report);
+    if (!config_exposes_shipped_password(config, &config->listen, report))
+        (void)config_exposes_shipped_password(config, &config->tls_listen, report);
 }
 
 static void check_password(const char *password, unsigned line, struct settings_report *report)

@@ -19,6 +19,11 @@ extern const size_t config_rows;
 /* Everything the file says. The parts are the options of the modules they are named after. */
 struct config {
     struct settings_list listen;
+    struct settings_list tls_listen;
+    char *tls_cert;
+    char *tls_key;
+    char *tls_client_ca;
+    struct tls *tls; /* made of these files; NULL without tls_listen */
     uint64_t backlog;
     bool reuse_port;
     char *user; /* NULL: stay who we are */
@@ -57,6 +62,9 @@ void config_check_start(const struct config *config, struct settings_report *rep
 /* Wipes the passwords and the token; config_credentials() and config_tokens() can no longer be
  * called. */
 void config_forget_passwords(struct config *config);
+
+/* What was made of the certificates, now the caller's. */
+struct tls *config_take_tls(struct config *config);
 
 /* The passwords as a set to be handed to sessions_new(). Returns NULL when memory is out. */
 struct credentials *config_credentials(const struct config *config);

@@ -13,6 +13,7 @@
 #include "net/conn.h"
 #include "net/listener.h"
 #include "net/server.h"
+#include "net/tls.h"
 #include "registry/registry.h"
 #include "session/session.h"
 #include "store/store.h"
@@ -30,6 +31,10 @@
 
 #define PROGRAM      "cliserd"
 #define DEFAULT_FILE "cliser.ini"
+
+/* A certificate that ends in less than this is warned of, at the start and then every day. */
+#define EXPIRY_WARNING_DAYS 30
+#define SECONDS_A_DAY       86400
 
 enum exit_status { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -58,6 +63,7 @@ struct daemon {
     struct event *signals[SIGNAL_COUNT];
     struct event *reload; /* a burst of SIGHUPs is one reload */
     struct event *watchdog;
+    struct event *daily;
 };
 
 /* Who is told how a reload went, beside the log: an operator who asked for it. */
@@ -74,6 +80,7 @@ static int open_server(struct daemon *daemon);
 static int open_control(struct daemon *daemon);
 static int open_signals(struct daemon *daemon);
 static int start_watchdog(struct daemon *daemon);
+static int start_daily(struct daemon *daemon);
 static void say_ready(const struct daemon *daemon);
 static void take_down(struct daemon *daemon);
 static void main_on_stop(evutil_socket_t signal_number, short what, void *user);
@@ -81,6 +88,7 @@ static void main_on_drain(evutil_socket_t signal_number, short what, void *user)
 static void main_on_hangup(evutil_socket_t signal_number, short what, void *user);
 static void main_on_reload(evutil_socket_t fd, short what, void *user);
 static void main_on_watchdog(evutil_socket_t fd, short what, void *user);
+static void main_on_day(evutil_socket_t fd, short what, void *user);
 static void main_on_event_log(int severity, const char *text);
 static void main_on_event_fatal(int error);
 static bool reload_for_operator(void *user, admin_line_fn *say, void *say_user);
@@ -93,6 +101,7 @@ static void report_failed_reload(const struct settings_report *report,
 static void report_failure(const char *error, const struct listener_to_reload *listener);
 static void warn_of_restart(const struct config *started, const struct config *wanted,
                             const struct listener_to_reload *listener);
+static void warn_of_expiry(const struct daemon *daemon);
 static struct server_options server_options_of(const struct daemon *daemon,
                                                const struct config *config);
 static struct sessions_options sessions_options_of(const struct daemon *daemon,
@@ -141,7 +150,8 @@ int main(int argc, char **argv)
         fprintf(stderr, PROGRAM ": syslog cannot be reached now; its lines are counted as lost\n");
 
     if (open_network(&daemon) != 0 || open_registry(&daemon) != 0 || open_server(&daemon) != 0 ||
-        open_control(&daemon) != 0 || open_signals(&daemon) != 0 || start_watchdog(&daemon) != 0)
+        open_control(&daemon) != 0 || open_signals(&daemon) != 0 || start_watchdog(&daemon) != 0 ||
+        start_daily(&daemon) != 0)
         goto out;
     say_ready(&daemon);
     if (server_run(daemon.server) == 0)
@@ -238,6 +248,8 @@ static int open_network(struct daemon *daemon)
     const struct listeners_options options = {
         .addresses = config->listen.items,
         .count = config->listen.count,
+        .tls_addresses = config->tls_listen.items,
+        .tls_count = config->tls_listen.count,
         .backlog = config->backlog,
         .reuse_port = config->reuse_port,
         .user_timeout_ms = user_timeout_ms(config),
@@ -283,6 +295,7 @@ static int open_registry(struct daemon *daemon)
 static int open_server(struct daemon *daemon)
 {
     struct event_config *event_config = event_config_new();
+    struct tls *tls = config_take_tls(&daemon->started);
     const struct server_options options = server_options_of(daemon, &daemon->started);
 
     event_set_log_callback(main_on_event_log);
@@ -294,9 +307,10 @@ static int open_server(struct daemon *daemon)
         event_config_free(event_config);
     }
     if (daemon->base)
-        daemon->server =
-            server_new(&options, daemon->base, daemon->listeners, daemon->sessions, daemon->store);
+        daemon->server = server_new(&options, daemon->base, daemon->listeners, tls,
+                                    daemon->sessions, daemon->store);
     if (!daemon->server) {
+        tls_free(tls);
         fprintf(stderr, PROGRAM ": cannot set up the event loop\n");
         return -1;
     }
@@ -380,6 +394,16 @@ static int start_watchdog(struct daemon *daemon)
     return 0;
 }
 
+static int start_daily(struct daemon *daemon)
+{
+    static const struct timeval day = {.tv_sec = SECONDS_A_DAY};
+
+    daemon->daily = event_new(daemon->base, -1, EV_PERSIST, main_on_day, daemon);
+    if (!daemon->daily || event_add(daemon->daily, &day) != 0)
+        abort(); /* out of memory while starting */
+    return 0;
+}
+
 static void say_ready(const struct daemon *daemon)
 {
     char *line = server_describe(daemon->server, "ready: ");
@@ -392,6 +416,7 @@ static void say_ready(const struct daemon *daemon)
     log_event(LOG_LEVEL_INFO, "keepalive", LOG_STR("dead_client_max", dead_max));
     log_event(LOG_LEVEL_INFO, "control", LOG_STR("socket", daemon->started.control_socket),
               LOG_STR("http", http_address(daemon->http)));
+    warn_of_expiry(daemon);
     log_announce("ready", line ? line : "ready");
     free(line);
     (void)sd_notify(0, "READY=1");
@@ -408,6 +433,8 @@ static void take_down(struct daemon *daemon)
         event_free(daemon->reload);
     if (daemon->watchdog)
         event_free(daemon->watchdog);
+    if (daemon->daily)
+        event_free(daemon->daily);
     if (daemon->sessions)
         sessions_set_watch(daemon->sessions, NULL, NULL);
     http_free(daemon->http);
@@ -480,6 +507,13 @@ static void main_on_watchdog(evutil_socket_t fd, short what, void *user)
     (void)sd_notify(0, "WATCHDOG=1");
 }
 
+static void main_on_day(evutil_socket_t fd, short what, void *user)
+{
+    (void)fd;
+    (void)what;
+    warn_of_expiry(user);
+}
+
 static void main_on_event_log(int severity, const char *text)
 {
     static struct log_limit limit;
@@ -519,7 +553,8 @@ static bool reload_file(struct daemon *daemon, const struct listener_to_reload *
         goto out;
     }
     /* Where we really listen is what the start said, whatever the file says now. */
-    if (config_exposes_shipped_password(&wanted, &daemon->started.listen, &report)) {
+    if (config_exposes_shipped_password(&wanted, &daemon->started.listen, &report) ||
+        config_exposes_shipped_password(&wanted, &daemon->started.tls_listen, &report)) {
         report_failed_reload(&report, listener);
         goto out;
     }
@@ -554,8 +589,9 @@ static void apply(struct daemon *daemon, struct config *wanted, struct credentia
     wanted->log.program = PROGRAM;
     (void)log_open(&wanted->log); /* what syslog cannot take is counted */
     sessions_reload(daemon->sessions, &sessions_options, credentials, clock_now());
-    server_reload(daemon->server, &options);
+    server_reload(daemon->server, &options, config_take_tls(wanted));
     http_set_tokens(daemon->http, tokens);
+    warn_of_expiry(daemon);
 }
 
 static void report_failed_reload(const struct settings_report *report,
@@ -592,6 +628,16 @@ static void warn_of_restart(const struct config *started, const struct config *w
         if (listener->say)
             listener->say(listener->user, key);
     }
+}
+
+static void warn_of_expiry(const struct daemon *daemon)
+{
+    const int64_t expires = server_stats(daemon->server)->tls_expires;
+    const int64_t left_s = expires - clock_now().wall_ms / 1000;
+
+    if (expires != 0 && left_s < (int64_t)EXPIRY_WARNING_DAYS * SECONDS_A_DAY)
+        log_event(LOG_LEVEL_WARN, "certificate_expires",
+                  LOG_NUM("days", left_s > 0 ? left_s / SECONDS_A_DAY : 0));
 }
 
 static struct server_options server_options_of(const struct daemon *daemon,

@@ -7,15 +7,23 @@
  * event alone, is read into the stack and written straight into the socket. From the first time on
  * that something has to wait, half a line or a line that the kernel does not take, it has a
  * bufferevent for it.
+ *
+ * A TLS connection is the same with OpenSSL between it and its socket. Its handshake, which is
+ * dear, is taken step by step at the end of turns (conn_env_shake_hands()); the session has begun
+ * by then, since its one deadline counts from the accept.
  */
 #include "net/conn.h"
 
 #include "base/container_of.h"
+#include "base/log.h"
 #include "cliser/proto.h"
+#include "net/tls.h"
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
 #include <event2/event.h>
+#include <openssl/ssl.h>
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -29,11 +37,41 @@
 /* While lines are held, this much may gather before reading stops. */
 #define MAX_HELD_BYTES 1024
 
+/* What a TLS connection has beside: its handshake, and its keys. */
+struct conn_tls {
+    SSL *ssl;
+    struct conn *conn;
+    TAILQ_ENTRY(conn_tls) link; /* in conn_env.shaking, while is_ready */
+    const char *held;           /* the line that waits for the end of the handshake, of the table of
+                                   codes; NULL if there is none */
+    size_t held_len;
+    uint32_t work_us; /* that the handshake has taken so far */
+    bool is_ready;    /* something has come, or can be sent */
+    bool is_open;     /* the handshake is done */
+    bool has_failed;  /* and will never be */
+};
+
 static void conn_on_readable(evutil_socket_t fd, short what, void *user);
+static void conn_on_shaking(evutil_socket_t fd, short what, void *user);
 static void conn_on_read(struct bufferevent *bev, void *user);
 static void conn_on_write(struct bufferevent *bev, void *user);
 static void conn_on_event(struct bufferevent *bev, short what, void *user);
+static bool start_tls(struct conn *conn, int fd);
+static void free_tls(struct conn *conn);
+static void make_ready(struct conn_tls *tls);
+static void unready(struct conn_tls *tls);
+static bool watch(struct conn *conn, short what, event_callback_fn callback);
+static void take_step(struct conn *conn, struct moment now);
+static void look_at_handshake(struct conn *conn);
+static void finish_handshake(struct conn *conn);
+static void fail_handshake(struct conn *conn);
 static void read_socket(struct conn *conn);
+static bool read_once(struct conn *conn);
+static void take_bytes(struct conn *conn, const char *bytes, size_t len);
+static ssize_t receive(struct conn *conn, void *bytes, size_t size);
+static ssize_t transmit(struct conn *conn, const void *bytes, size_t len);
+static bool is_open(const struct conn *conn);
+static void end_our_side(struct conn *conn);
 static void take_kept_lines(struct conn *conn);
 static size_t take_lines(struct conn *conn, const char *bytes, size_t len);
 static void drain_kept(struct conn *conn, size_t len);
@@ -47,17 +85,41 @@ static void look(struct session *session);
 static void close_conn(struct session *session, bool said_why);
 static void apply_user_timeout(struct conn *conn);
 static enum reason reason_of_errno(int error);
+static enum reason reason_of_bufferevent(const struct conn *conn, int error);
 static int fd_of(const struct conn *conn);
+static bool may_have_id(struct session *session, const char *id, size_t len);
 static struct conn *conn_of(struct session *session);
 
 const struct session_ops conn_session_ops = {
     .send = send_line,
     .resume = resume,
     .look = look,
+    .may_have_id = may_have_id,
     .close = close_conn,
 };
 
-struct conn *conn_new(struct conn_env *env, int fd, const struct peer_address *peer,
+void conn_env_init(struct conn_env *env)
+{
+    TAILQ_INIT(&env->shaking);
+}
+
+size_t conn_env_shake_hands(struct conn_env *env, uint64_t budget_us)
+{
+    struct conn_tls *tls = TAILQ_FIRST(&env->shaking);
+
+    if (!tls)
+        return 0;
+    struct moment now = clock_now();
+    const uint64_t end_us = now.mono_us + budget_us;
+    for (; tls && now.mono_us < end_us; tls = TAILQ_FIRST(&env->shaking)) {
+        unready(tls);
+        take_step(tls->conn, now);
+        now = clock_now();
+    }
+    return env->shaking_count;
+}
+
+struct conn *conn_new(struct conn_env *env, int fd, const struct peer_address *peer, bool is_tls,
                       struct moment now)
 {
     struct conn *conn = calloc(1, sizeof(*conn));
@@ -69,7 +131,8 @@ struct conn *conn_new(struct conn_env *env, int fd, const struct peer_address *p
     conn->is_tcp = peer->family != AF_UNIX;
     if (event_assign(&conn->readable, env->base, fd, EV_READ | EV_PERSIST, conn_on_readable,
                      conn) != 0 ||
-        event_add(&conn->readable, NULL) != 0) {
+        (is_tls && !start_tls(conn, fd)) || event_add(&conn->readable, NULL) != 0) {
+        free_tls(conn);
         free(conn);
         return NULL;
     }
@@ -91,7 +154,7 @@ bool conn_finish(struct conn *conn, struct moment now)
     if (conn->reading_paused && bufferevent_enable(conn->bev, EV_READ) != 0)
         return true;
     if (unsent(conn) == 0)
-        (void)shutdown(fd_of(conn), SHUT_WR);
+        end_our_side(conn);
     return false;
 }
 
@@ -99,6 +162,8 @@ void conn_free(struct conn *conn)
 {
     const int fd = fd_of(conn);
 
+    if (is_open(conn) && conn->tls)
+        tls_say_end(conn->tls->ssl);
     if (conn->bev) {
         conn->env->received_bytes += evbuffer_get_length(bufferevent_get_input(conn->bev));
         /* Out of epoll before the descriptor is closed: with a deferred callback pending, freeing
@@ -113,6 +178,7 @@ void conn_free(struct conn *conn)
         close(fd);
         (void)event_del(&conn->readable);
     }
+    free_tls(conn);
     free(conn);
 }
 
@@ -146,32 +212,222 @@ static void conn_on_write(struct bufferevent *bev, void *user)
 
     (void)bev;
     if (conn->lingering)
-        (void)shutdown(fd_of(conn), SHUT_WR);
+        end_our_side(conn);
 }
 
 static void conn_on_event(struct bufferevent *bev, short what, void *user)
 {
+    const int error = EVUTIL_SOCKET_ERROR();
+    struct conn *conn = user;
+
+    /* With TLS the end may be told before the lines that came with it. */
+    if (conn->tls && !conn->closing)
+        take_kept_lines(conn);
     (void)bev;
-    end_by_peer(user,
-                what & BEV_EVENT_ERROR ? reason_of_errno(EVUTIL_SOCKET_ERROR()) : REASON_LEFT);
+    end_by_peer(conn, what & BEV_EVENT_ERROR ? reason_of_bufferevent(conn, error) : REASON_LEFT);
 }
 
-/* Straight from the kernel, while there is no bufferevent. */
+/* The handshake can go on: when the turn ends, and not before it is watched again. */
+static void conn_on_shaking(evutil_socket_t fd, short what, void *user)
+{
+    struct conn *conn = user;
+
+    (void)fd;
+    (void)what;
+    make_ready(conn->tls);
+}
+
+static bool start_tls(struct conn *conn, int fd)
+{
+    struct conn_env *env = conn->env;
+
+    conn->tls = calloc(1, sizeof(*conn->tls));
+    if (!conn->tls)
+        return false;
+    conn->tls->conn = conn;
+    conn->tls->ssl = env->tls ? tls_accept(env->tls, fd) : NULL;
+    env->tls_stats.open++;
+    return conn->tls->ssl &&
+           event_assign(&conn->readable, env->base, fd, EV_READ, conn_on_shaking, conn) == 0;
+}
+
+static void free_tls(struct conn *conn)
+{
+    struct conn_tls *tls = conn->tls;
+
+    if (!tls)
+        return;
+    unready(tls);
+    conn->env->tls_stats.open--;
+    SSL_free(tls->ssl);
+    free(tls);
+    conn->tls = NULL;
+}
+
+static void make_ready(struct conn_tls *tls)
+{
+    struct conn_env *env = tls->conn->env;
+
+    if (tls->is_ready)
+        return;
+    tls->is_ready = true;
+    TAILQ_INSERT_TAIL(&env->shaking, tls, link);
+    env->shaking_count++;
+}
+
+static void unready(struct conn_tls *tls)
+{
+    struct conn_env *env = tls->conn->env;
+
+    if (!tls->is_ready)
+        return;
+    tls->is_ready = false;
+    TAILQ_REMOVE(&env->shaking, tls, link);
+    env->shaking_count--;
+}
+
+/* Our own event, which must not be pending, waits for this from now on. */
+static bool watch(struct conn *conn, short what, event_callback_fn callback)
+{
+    const int fd = fd_of(conn);
+
+    return event_assign(&conn->readable, conn->env->base, fd, what, callback, conn) == 0 &&
+           event_add(&conn->readable, NULL) == 0;
+}
+
+/* Its event is not pending; it is one of ours again if something is still to come. */
+static void take_step(struct conn *conn, struct moment now)
+{
+    struct conn_tls *tls = conn->tls;
+    bool watched = true;
+
+    if (conn->closing)
+        return;
+    conn_env_begin_work(conn->env, now);
+    const enum tls_step step = tls_take_step(tls->ssl);
+    const int error = errno;
+    tls->work_us += (uint32_t)(clock_monotonic_us() - now.mono_us);
+    switch (step) {
+    case TLS_DONE:
+        finish_handshake(conn);
+        return;
+    case TLS_WANTS_READ:
+        watched = watch(conn, EV_READ, conn_on_shaking);
+        break;
+    case TLS_WANTS_WRITE:
+        watched = watch(conn, EV_WRITE, conn_on_shaking);
+        break;
+    case TLS_PEER_GONE:
+        end_by_peer(conn, error == 0 ? REASON_LEFT : reason_of_errno(error));
+        return;
+    case TLS_FAILED:
+        fail_handshake(conn);
+        return;
+    }
+    if (!watched)
+        session_end(&conn->session, REASON_RESOURCES, now);
+}
+
+/* From here on all is as with a plain connection; and what the session has said goes out. */
+static void finish_handshake(struct conn *conn)
+{
+    struct conn_tls *tls = conn->tls;
+    struct conn_tls_stats *stats = &conn->env->tls_stats;
+
+    if (SSL_session_reused(tls->ssl))
+        stats->resumed++;
+    else
+        stats->full++;
+    duration_histogram_record(&stats->work, tls->work_us);
+    tls->is_open = true;
+    if (!watch(conn, EV_READ | EV_PERSIST, conn_on_readable)) {
+        session_end(&conn->session, REASON_RESOURCES, clock_now());
+        return;
+    }
+    if (tls->held)
+        send_line(&conn->session, tls->held, tls->held_len);
+    tls->held = NULL;
+}
+
+/* The alert that says why is on its way, and gets the time that a last line gets. */
+static void fail_handshake(struct conn *conn)
+{
+    conn->env->tls_stats.failed++;
+    conn->tls->has_failed = true;
+    log_event(LOG_LEVEL_DEBUG, "tls_failed", LOG_NUM("serial", conn->session.serial),
+              LOG_STR("error", tls_reason()));
+    session_end(&conn->session, REASON_TLS, clock_now());
+    conn->said_why = watch(conn, EV_READ | EV_PERSIST, conn_on_readable);
+}
+
+/* Straight from the kernel; from OpenSSL, a whole record, since nobody would wake us for what is
+ * left of one. That is 16 KiB at most. */
 static void read_socket(struct conn *conn)
 {
+    while (read_once(conn) && conn->tls && !conn->closing && tls_has_more(conn->tls->ssl))
+        ;
+}
+
+/* Returns whether something came. */
+static bool read_once(struct conn *conn)
+{
     char bytes[READ_BYTES];
-    const ssize_t got = recv(fd_of(conn), bytes, sizeof(bytes), MSG_DONTWAIT);
+    const ssize_t got = receive(conn, bytes, sizeof(bytes));
 
     if (got > 0) {
         conn->env->received_bytes += (size_t)got;
-        const size_t taken = conn->closing ? (size_t)got : take_lines(conn, bytes, (size_t)got);
-        if (!conn->closing && taken < (size_t)got)
-            keep(conn, bytes + taken, (size_t)got - taken);
+        if (!conn->closing)
+            take_bytes(conn, bytes, (size_t)got);
     } else if (got == 0) {
         end_by_peer(conn, REASON_LEFT);
     } else if (errno != EAGAIN && errno != EINTR) {
         end_by_peer(conn, reason_of_errno(errno));
     }
+    return got > 0;
+}
+
+/* Behind what is kept already, if something is. */
+static void take_bytes(struct conn *conn, const char *bytes, size_t len)
+{
+    if (conn->bev) {
+        keep(conn, bytes, len);
+        if (!conn->closing)
+            take_kept_lines(conn);
+        return;
+    }
+    const size_t taken = take_lines(conn, bytes, len);
+    if (!conn->closing && taken < len)
+        keep(conn, bytes + taken, len - taken);
+}
+
+/* As recv(). What comes when the session is over is of no interest, nor whether it is TLS. */
+static ssize_t receive(struct conn *conn, void *bytes, size_t size)
+{
+    if (conn->tls && !conn->closing)
+        return tls_receive(conn->tls->ssl, bytes, size);
+    return recv(fd_of(conn), bytes, size, MSG_DONTWAIT);
+}
+
+/* As send(). */
+static ssize_t transmit(struct conn *conn, const void *bytes, size_t len)
+{
+    if (conn->tls)
+        return tls_send(conn->tls->ssl, bytes, len);
+    return send(fd_of(conn), bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* Can anything be said? Not before the end of a TLS handshake. */
+static bool is_open(const struct conn *conn)
+{
+    return !conn->tls || conn->tls->is_open;
+}
+
+/* Everything is said. */
+static void end_our_side(struct conn *conn)
+{
+    if (conn->tls)
+        tls_say_end(conn->tls->ssl);
+    (void)shutdown(fd_of(conn), SHUT_WR);
 }
 
 static void take_kept_lines(struct conn *conn)
@@ -236,7 +492,8 @@ static void keep(struct conn *conn, const char *bytes, size_t len)
         evbuffer_unfreeze(bufferevent_get_input(bev), 0);
     if (!bev || evbuffer_add(bufferevent_get_input(bev), bytes, len) != 0)
         session_end(&conn->session, REASON_RESOURCES, clock_now());
-    if (bev)
+    /* One that speaks TLS does not keep others from it, and could not add to it itself then. */
+    if (bev && !conn->tls)
         evbuffer_freeze(bufferevent_get_input(bev), 0);
 }
 
@@ -246,7 +503,10 @@ static struct bufferevent *bufferevent_of(struct conn *conn)
     if (conn->bev)
         return conn->bev;
 
-    struct bufferevent *bev = bufferevent_socket_new(conn->env->base, fd_of(conn), 0);
+    struct bufferevent *bev =
+        conn->tls ? bufferevent_openssl_socket_new(conn->env->base, fd_of(conn), conn->tls->ssl,
+                                                   BUFFEREVENT_SSL_OPEN, 0)
+                  : bufferevent_socket_new(conn->env->base, fd_of(conn), 0);
     if (!bev)
         return NULL;
     bufferevent_setcb(bev, conn_on_read, conn_on_write, conn_on_event, conn);
@@ -289,8 +549,17 @@ static void send_line(struct session *session, const char *line, size_t len)
         return;
     if (conn->generation != conn->env->generation)
         apply_user_timeout(conn);
+    if (!is_open(conn)) {
+        /* The first line asks for the password. Another one can only be the last, and is not told.
+         */
+        if (!conn->tls->held) {
+            conn->tls->held = line;
+            conn->tls->held_len = len;
+        }
+        return;
+    }
     if (waiting == 0) {
-        sent = send(fd_of(conn), line, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        sent = transmit(conn, line, len);
         if (sent == (ssize_t)len) {
             conn->env->sent_bytes += len;
             return;
@@ -334,21 +603,31 @@ static void look(struct session *session)
 
     if (conn->closing || conn->reading_paused)
         return;
-    if (!conn->bev) {
+    if (is_open(conn))
         read_socket(conn);
-        return;
+    else
+        look_at_handshake(conn);
+}
+
+/* Its step is taken when its turn comes, however many are looked at; what counts here is whether
+ * the peer has done its part. */
+static void look_at_handshake(struct conn *conn)
+{
+    char byte;
+
+    if (!conn->tls->is_ready && recv(fd_of(conn), &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0) {
+        (void)event_del(&conn->readable);
+        make_ready(conn->tls);
     }
-    struct evbuffer *input = bufferevent_get_input(conn->bev);
-    evbuffer_unfreeze(input, 0);
-    const int got = evbuffer_read(input, fd_of(conn), READ_BYTES);
-    const int error = errno;
-    evbuffer_freeze(input, 0);
-    if (got > 0)
-        take_kept_lines(conn);
-    else if (got == 0)
-        end_by_peer(conn, REASON_LEFT);
-    else if (error != EAGAIN && error != EINTR)
-        end_by_peer(conn, reason_of_errno(error));
+    if (conn->tls->is_ready)
+        session_went_on(&conn->session, clock_now());
+}
+
+static bool may_have_id(struct session *session, const char *id, size_t len)
+{
+    const struct conn *conn = conn_of(session);
+
+    return !conn->tls || tls_covers(conn->tls->ssl, id, len);
 }
 
 static void close_conn(struct session *session, bool said_why)
@@ -356,7 +635,9 @@ static void close_conn(struct session *session, bool said_why)
     struct conn *conn = conn_of(session);
 
     conn->closing = true;
-    conn->said_why = said_why && !conn->gone;
+    if (!is_open(conn) && !conn->tls->has_failed)
+        conn->env->tls_stats.abandoned++;
+    conn->said_why = said_why && !conn->gone && is_open(conn);
     conn->env->on_dying(conn->env->user, conn);
 }
 
@@ -370,10 +651,29 @@ static void apply_user_timeout(struct conn *conn)
                          sizeof(conn->env->user_timeout_ms));
 }
 
-/* TCP gives up on a peer that acknowledges nothing (TCP_USER_TIMEOUT). */
+/* TCP gives up on a peer that acknowledges nothing (TCP_USER_TIMEOUT); TLS has EPROTO. */
 static enum reason reason_of_errno(int error)
 {
-    return error == ETIMEDOUT ? REASON_TIMED_OUT : REASON_RESET;
+    switch (error) {
+    case ETIMEDOUT:
+        return REASON_TIMED_OUT;
+    case EPROTO:
+        return REASON_TLS;
+    default:
+        return REASON_RESET;
+    }
+}
+
+/* Why a bufferevent has had an error. OpenSSL's kind of it is among those that it keeps. */
+static enum reason reason_of_bufferevent(const struct conn *conn, int error)
+{
+    unsigned long kept;
+
+    while (conn->tls && (kept = bufferevent_get_openssl_error(conn->bev)) != 0) {
+        if (kept == SSL_ERROR_SSL)
+            return REASON_TLS;
+    }
+    return reason_of_errno(error);
 }
 
 static int fd_of(const struct conn *conn)

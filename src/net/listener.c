@@ -21,6 +21,10 @@
 /* Connections that one listener takes in one loop turn: a flood shares the turn with everyone else.
  */
 #define ACCEPT_BUDGET 64
+/* The same where each brings a TLS handshake along, and takes some kilobytes of memory. */
+#define TLS_ACCEPT_BUDGET 16
+/* What describes an address that TLS is spoken on. */
+#define TLS_PREFIX "tls:"
 
 /* A rest begins short and doubles while it does not help. */
 #define REST_MIN_US (10 * CLOCK_US_PER_MS)
@@ -30,6 +34,7 @@ struct listener {
     struct listeners *all;
     struct listen_socket socket;
     struct event *event;
+    bool is_tls;
 };
 
 struct listeners {
@@ -38,6 +43,7 @@ struct listeners {
     listener_accept_fn *on_accept;
     void *user;
     bool resting;
+    bool tls_held;    /* those of TLS do not accept */
     bool in_trouble;  /* has rested, and not accepted anything since */
     uint64_t rest_us; /* the length of the next rest */
     uint64_t rest_until_us;
@@ -46,6 +52,7 @@ struct listeners {
 };
 
 static void listener_on_ready(evutil_socket_t fd, short what, void *user);
+static bool is_held(const struct listener *listener);
 static bool handle_accept_error(struct listeners *all, int error);
 static void note_success(struct listeners *all);
 static void rest(struct listeners *all, int error);
@@ -57,7 +64,7 @@ struct listeners *listeners_open(const struct listeners_options *options, char *
 
     if (!all)
         abort(); /* out of memory while starting */
-    all->items = calloc(options->count, sizeof(*all->items));
+    all->items = calloc(options->count + options->tls_count, sizeof(*all->items));
     if (!all->items)
         abort();
     all->rest_us = REST_MIN_US;
@@ -67,11 +74,15 @@ struct listeners *listeners_open(const struct listeners_options *options, char *
         .user_timeout_ms = options->user_timeout_ms,
         .path_mode = 0666, /* as open as a TCP port: the password decides */
     };
-    for (size_t i = 0; i < options->count; i++) {
-        all->items[i].all = all;
-        all->count++;
-        if (listen_socket_open(&all->items[i].socket, options->addresses[i], &socket_options,
-                               message, message_size) != 0) {
+    for (size_t i = 0; i < options->count + options->tls_count; i++) {
+        struct listener *listener = &all->items[all->count++];
+
+        listener->all = all;
+        listener->is_tls = i >= options->count;
+        const char *address =
+            listener->is_tls ? options->tls_addresses[i - options->count] : options->addresses[i];
+        if (listen_socket_open(&listener->socket, address, &socket_options, message,
+                               message_size) != 0) {
             listeners_close(all);
             return NULL;
         }
@@ -115,7 +126,7 @@ void listeners_tick(struct listeners *all, struct moment now)
         return;
     all->resting = false;
     for (size_t i = 0; i < all->count; i++) {
-        if (event_add(all->items[i].event, NULL) != 0) {
+        if (!is_held(&all->items[i]) && event_add(all->items[i].event, NULL) != 0) {
             rest(all, ENOMEM);
             return;
         }
@@ -126,6 +137,23 @@ void listeners_look(struct listeners *all)
 {
     for (size_t i = 0; i < all->count; i++)
         listener_on_ready(all->items[i].socket.fd, EV_READ, &all->items[i]);
+}
+
+void listeners_hold_tls(struct listeners *all, bool held)
+{
+    if (all->tls_held == held)
+        return;
+    all->tls_held = held;
+    for (size_t i = 0; i < all->count && !all->resting; i++) {
+        struct listener *listener = &all->items[i];
+
+        if (!listener->is_tls)
+            continue;
+        if (held)
+            (void)event_del(listener->event);
+        else if (event_add(listener->event, NULL) != 0)
+            rest(all, ENOMEM);
+    }
 }
 
 void listeners_descriptor_freed(struct listeners *all)
@@ -141,7 +169,8 @@ uint64_t listeners_pauses(const struct listeners *all)
 
 char *listeners_describe(const struct listeners *all, const char *begin)
 {
-    const size_t size = strlen(begin) + all->count * (ADDRESS_TEXT_BYTES + 2) + 1;
+    const size_t size =
+        strlen(begin) + all->count * (ADDRESS_TEXT_BYTES + strlen(TLS_PREFIX) + 2) + 1;
     char *buf = malloc(size);
     char text[ADDRESS_TEXT_BYTES];
 
@@ -149,7 +178,8 @@ char *listeners_describe(const struct listeners *all, const char *begin)
         return NULL;
     size_t len = (size_t)snprintf(buf, size, "%s", begin);
     for (size_t i = 0; i < all->count; i++)
-        len += (size_t)snprintf(buf + len, size - len, "%s%s", i > 0 ? ", " : "",
+        len += (size_t)snprintf(buf + len, size - len, "%s%s%s", i > 0 ? ", " : "",
+                                all->items[i].is_tls ? TLS_PREFIX : "",
                                 address_format(&all->items[i].socket.address, text));
     return buf;
 }
@@ -173,11 +203,11 @@ static void listener_on_ready(evutil_socket_t fd, short what, void *user)
 {
     struct listener *listener = user;
     struct listeners *all = listener->all;
-
+    const int budget = listener->is_tls ? TLS_ACCEPT_BUDGET : ACCEPT_BUDGET;
     int failures = 0;
 
     (void)what;
-    for (int i = 0; i < ACCEPT_BUDGET && !all->resting; i++) {
+    for (int i = 0; i < budget && !all->resting && !is_held(listener); i++) {
         struct address from = {.len = sizeof(from.storage)};
         const int accepted =
             accept4(fd, (struct sockaddr *)&from.storage, &from.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -185,14 +215,19 @@ static void listener_on_ready(evutil_socket_t fd, short what, void *user)
             if (!handle_accept_error(all, errno))
                 return;
             /* Errors of single connections pass; nothing else for a whole budget does not. */
-            if (++failures == ACCEPT_BUDGET)
+            if (++failures == budget)
                 rest(all, errno);
             continue;
         }
         note_success(all);
         from.storage.ss_family = listener->socket.address.storage.ss_family;
-        all->on_accept(all->user, accepted, &from);
+        all->on_accept(all->user, accepted, &from, listener->is_tls);
     }
+}
+
+static bool is_held(const struct listener *listener)
+{
+    return listener->is_tls && listener->all->tls_held;
 }
 
 /* Returns true to try again at once. */

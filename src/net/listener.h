@@ -17,14 +17,16 @@ struct listeners;
 
 struct listeners_options {
     char *const *addresses; /* as address_parse() reads them */
-    size_t count;           /* 1 or more */
+    size_t count;
+    char *const *tls_addresses; /* whose connections begin with a TLS handshake; no unix sockets */
+    size_t tls_count;           /* together 1 or more */
     uint64_t backlog;
     bool reuse_port;
     unsigned user_timeout_ms; /* TCP_USER_TIMEOUT of the connections */
 };
 
 /* A connection came: fd is non-blocking, close-on-exec, and the callee's from here on. */
-typedef void listener_accept_fn(void *user, int fd, const struct address *from);
+typedef void listener_accept_fn(void *user, int fd, const struct address *from, bool is_tls);
 
 /*
  * Opens every address and listens on it. Connections are not accepted before listeners_start().
@@ -53,14 +55,20 @@ void listeners_tick(struct listeners *listeners, struct moment now);
  */
 void listeners_look(struct listeners *listeners);
 
+/*
+ * Leaves those who would speak TLS in the kernel's queue, or takes them again: for as long as more
+ * handshakes wait for processor time than it is worth keeping in memory.
+ */
+void listeners_hold_tls(struct listeners *listeners, bool held);
+
 /* A descriptor has become free: a rest may end now. */
 void listeners_descriptor_freed(struct listeners *listeners);
 
 /* How often accepting has had to rest. */
 uint64_t listeners_pauses(const struct listeners *listeners);
 
-/* A text of this begin and the addresses that are really listened on, "127.0.0.1:1111, unix:/path",
- * to be freed; NULL when memory is out. */
+/* A text of this begin and the addresses that are really listened on, "127.0.0.1:1111, unix:/path,
+ * tls:127.0.0.1:2222", to be freed; NULL when memory is out. */
 char *listeners_describe(const struct listeners *listeners, const char *begin);
 
 /* Stops listening, removes the unix sockets' paths and frees. NULL is allowed. */

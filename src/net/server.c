@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "net/conn.h"
 #include "net/listener.h"
+#include "net/tls.h"
 
 #include <event2/event.h>
 
@@ -21,6 +22,12 @@
 /* While draining, this many times a second some sessions are ended. */
 #define DRAIN_STEP_US (20 * CLOCK_US_PER_MS)
 
+/* TLS handshakes may take so long a turn; those that are left go on in the next one. */
+#define HANDSHAKE_BUDGET_US (4 * CLOCK_US_PER_MS)
+/* While so many can go on, no more are accepted: work for some tens of milliseconds, so that nobody
+ * who was accepted waits for a large part of its deadline. */
+#define MANY_HANDSHAKES 64
+
 enum server_phase { SERVER_SERVING, SERVER_DRAINING, SERVER_STOPPING, SERVER_DONE };
 
 struct server {
@@ -30,6 +37,7 @@ struct server {
     struct sessions *sessions;
     struct store *store;
     struct conn_env conn_env;
+    size_t handshakes_left; /* that can go on, in the next turn */
 
     struct conn_list live;
     struct conn_list dying;     /* to be finished at the end of this turn */
@@ -49,8 +57,10 @@ struct server {
 };
 
 static void server_on_timer(evutil_socket_t fd, short what, void *user);
-static void server_on_accept(void *user, int fd, const struct address *from);
+static void server_on_accept(void *user, int fd, const struct address *from, bool is_tls);
 static void server_on_dying(void *user, struct conn *conn);
+static void turn_away(struct server *server, int fd, const struct peer_address *peer, bool is_tls,
+                      enum reason reason, struct moment now);
 static void refuse_at_the_door(struct server *server, int fd, int refusal);
 static void end_turn(struct server *server);
 static size_t free_dying(struct server *server, struct moment now);
@@ -61,7 +71,7 @@ static void close_listeners(struct server *server);
 static void end_all_sessions(struct server *server);
 
 struct server *server_new(const struct server_options *options, struct event_base *base,
-                          struct listeners *listeners, struct sessions *sessions,
+                          struct listeners *listeners, struct tls *tls, struct sessions *sessions,
                           struct store *store)
 {
     struct server *server = calloc(1, sizeof(*server));
@@ -79,14 +89,17 @@ struct server *server_new(const struct server_options *options, struct event_bas
                      .sessions = sessions,
                      .on_dying = server_on_dying,
                      .user = server,
-                     .user_timeout_ms = options->user_timeout_ms},
+                     .user_timeout_ms = options->user_timeout_ms,
+                     .tls = tls},
     };
+    conn_env_init(&server->conn_env);
     TAILQ_INIT(&server->live);
     TAILQ_INIT(&server->dying);
     TAILQ_INIT(&server->lingering);
     server->timer = evtimer_new(base, server_on_timer, server);
     if (!server->timer || listeners_start(listeners, base, server_on_accept, server) != 0) {
         server->listeners = NULL;
+        server->conn_env.tls = NULL;
         server_free(server);
         return NULL;
     }
@@ -97,8 +110,8 @@ int server_run(struct server *server)
 {
     set_timer(server, clock_now());
     while (server->phase != SERVER_DONE) {
-        /* What the store has kept for the next turn must not wait for anybody to say something. */
-        const bool at_once = store_next_us(server->store) == 0;
+        /* What is kept for the next turn must not wait for anybody to say something. */
+        const bool at_once = store_next_us(server->store) == 0 || server->handshakes_left > 0;
         const int flags = at_once ? EVLOOP_ONCE | EVLOOP_NONBLOCK : EVLOOP_ONCE;
 
         if (event_base_loop(server->base, flags) < 0)
@@ -128,6 +141,8 @@ const struct server_stats *server_stats(struct server *server)
     stats->room = server->options.max_connections > server->conn_count
                       ? server->options.max_connections - server->conn_count
                       : 0;
+    stats->tls = server->conn_env.tls_stats;
+    stats->tls_expires = server->conn_env.tls ? tls_expires(server->conn_env.tls) : 0;
     return stats;
 }
 
@@ -141,9 +156,15 @@ void server_work_begins(struct server *server, struct moment now)
     conn_env_begin_work(&server->conn_env, now);
 }
 
-void server_reload(struct server *server, const struct server_options *options)
+void server_reload(struct server *server, const struct server_options *options, struct tls *tls)
 {
     server->options = *options;
+    if (server->conn_env.tls && tls) {
+        tls_free(server->conn_env.tls);
+        server->conn_env.tls = tls;
+    } else {
+        tls_free(tls);
+    }
     if (server->conn_env.user_timeout_ms != options->user_timeout_ms) {
         server->conn_env.user_timeout_ms = options->user_timeout_ms;
         server->conn_env.generation++;
@@ -189,6 +210,7 @@ void server_free(struct server *server)
         }
     }
     listeners_close(server->listeners);
+    tls_free(server->conn_env.tls);
     if (server->timer)
         event_free(server->timer);
     free(server);
@@ -210,7 +232,7 @@ static void server_on_timer(evutil_socket_t fd, short what, void *user)
         drain_some(server, now);
 }
 
-static void server_on_accept(void *user, int fd, const struct address *from)
+static void server_on_accept(void *user, int fd, const struct address *from, bool is_tls)
 {
     struct server *server = user;
     const struct moment now = clock_now();
@@ -221,15 +243,13 @@ static void server_on_accept(void *user, int fd, const struct address *from)
     peer_address_set(&peer, from);
     if (server->conn_count >= server->options.max_connections ||
         !sessions_admit(server->sessions)) {
-        refuse_at_the_door(server, fd,
-                           sessions_turn_away(server->sessions, &peer, REASON_FULL, now));
+        turn_away(server, fd, &peer, is_tls, REASON_FULL, now);
         return;
     }
 
-    struct conn *conn = conn_new(&server->conn_env, fd, &peer, now);
+    struct conn *conn = conn_new(&server->conn_env, fd, &peer, is_tls, now);
     if (!conn) {
-        refuse_at_the_door(server, fd,
-                           sessions_turn_away(server->sessions, &peer, REASON_RESOURCES, now));
+        turn_away(server, fd, &peer, is_tls, REASON_RESOURCES, now);
         return;
     }
     server->conn_count++;
@@ -260,6 +280,15 @@ static void server_on_dying(void *user, struct conn *conn)
     }
     TAILQ_INSERT_TAIL(&server->dying, conn, link);
     conn->place = CONN_DYING;
+}
+
+/* Who would speak TLS is not told why: that would take a handshake. */
+static void turn_away(struct server *server, int fd, const struct peer_address *peer, bool is_tls,
+                      enum reason reason, struct moment now)
+{
+    const int refusal = sessions_turn_away(server->sessions, peer, reason, now);
+
+    refuse_at_the_door(server, fd, is_tls ? 0 : refusal);
 }
 
 /*
@@ -293,6 +322,9 @@ static void end_turn(struct server *server)
             listeners_look(server->listeners);
         sessions_look_at_pending(server->sessions, now);
     }
+    server->handshakes_left = conn_env_shake_hands(&server->conn_env, HANDSHAKE_BUDGET_US);
+    if (server->listeners)
+        listeners_hold_tls(server->listeners, server->handshakes_left >= MANY_HANDSHAKES);
     store_turn(server->store, reads > 0 && server->phase == SERVER_SERVING, now);
     now = clock_now(); /* a commit may have waited for a disk */
     if (free_dying(server, now) >= MANY_FREED)

@@ -13,12 +13,14 @@
 
 #include "base/clock.h"
 #include "base/duration_histogram.h"
+#include "net/conn.h"
 #include "session/session.h"
 #include "store/store.h"
 
 struct event_base;
 struct listeners;
 struct server;
+struct tls;
 
 struct server_options {
     uint64_t drain_ms;        /* how long server_drain() spreads the ends over */
@@ -43,14 +45,18 @@ struct server_stats {
     uint64_t leaving;   /* told */
     uint64_t closing;   /* over, reading its last line */
     uint64_t room;      /* connections for which there are descriptors left */
+
+    struct conn_tls_stats tls;
+    int64_t tls_expires; /* the certificate: Unix seconds; 0 without TLS */
 };
 
 /*
- * Everything it gets but the options must outlive it; the listeners become owned. Returns NULL when
- * memory is out; the listeners are the caller's then.
+ * Everything it gets but the options must outlive it; the listeners become owned, and so does tls,
+ * which is NULL where no listener wants it. Returns NULL when memory is out; both are the caller's
+ * then.
  */
 struct server *server_new(const struct server_options *options, struct event_base *base,
-                          struct listeners *listeners, struct sessions *sessions,
+                          struct listeners *listeners, struct tls *tls, struct sessions *sessions,
                           struct store *store);
 
 /* Accepts and serves until server_stop() or server_drain() have run their course. Returns 0, or -1
@@ -73,8 +79,10 @@ bool server_is_serving(const struct server *server);
  */
 void server_work_begins(struct server *server, struct moment now);
 
-/* Options that take effect from now on; nobody is disconnected. */
-void server_reload(struct server *server, const struct server_options *options);
+/* Options and certificates (owned again) that take effect from now on; nobody is disconnected, and
+ * TLS connections go on with what they have begun with. Where no listener wants certificates they
+ * are of no use, and where they are NULL the old ones stay. */
+void server_reload(struct server *server, const struct server_options *options, struct tls *tls);
 
 /*
  * Stops: closes the listeners, ends every session with REASON_STOPPED and without a line, commits.

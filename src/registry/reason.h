@@ -15,17 +15,19 @@ enum reason {
     REASON_SLOW,     /* the peer does not read what it is sent */
     REASON_STOPPED,  /* the server was stopped */
     REASON_CRASH, /* found connected in the store at start: the server had ended without a word */
-    REASON_RESOURCES,  /* out of memory or descriptors for this connection */
-    REASON_PROTOCOL,   /* 400 */
-    REASON_TIMED_OUT,  /* 408, or TCP itself gave up */
-    REASON_PASSWORD,   /* 410 */
-    REASON_INVALID_ID, /* 420 */
-    REASON_DUPLICATE,  /* 421 */
-    REASON_OPERATOR,   /* 430: disconnected by an operator */
-    REASON_REPLACED,   /* 431 */
-    REASON_FULL,       /* 450 */
-    REASON_REGISTRY,   /* 451 */
-    REASON_RESTARTING, /* 460 */
+    REASON_RESOURCES,   /* out of memory or descriptors for this connection */
+    REASON_PROTOCOL,    /* 400 */
+    REASON_TIMED_OUT,   /* 408, or TCP itself gave up */
+    REASON_PASSWORD,    /* 410 */
+    REASON_INVALID_ID,  /* 420 */
+    REASON_DUPLICATE,   /* 421 */
+    REASON_NOT_ALLOWED, /* 422 */
+    REASON_TLS,         /* no TLS, or none that is allowed, where TLS is spoken */
+    REASON_OPERATOR,    /* 430: disconnected by an operator */
+    REASON_REPLACED,    /* 431 */
+    REASON_FULL,        /* 450 */
+    REASON_REGISTRY,    /* 451 */
+    REASON_RESTARTING,  /* 460 */
     REASON_COUNT
 };
 

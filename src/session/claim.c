@@ -18,6 +18,7 @@ struct probe {
     uint64_t due_us;
 };
 
+static bool may_have(struct session *session, const char *id, size_t len);
 static void hold(struct session *session, struct registry_record *record);
 static void contest(struct session *session, struct registry_record *record);
 static void start_probe(struct session *session, struct registry_record *record);
@@ -29,8 +30,12 @@ static void disconnect_record(struct sessions *all, struct registry_record *reco
 void claim_id(struct session *session, const char *id, size_t len)
 {
     struct sessions *all = session->all;
-    struct registry_record *record = registry_find_or_add(all->registry, id, len);
 
+    if (!may_have(session, id, len)) {
+        session_end(session, REASON_NOT_ALLOWED, all->now);
+        return;
+    }
+    struct registry_record *record = registry_find_or_add(all->registry, id, len);
     if (!record)
         session_end(session, REASON_REGISTRY, all->now);
     else if (record->holder)
@@ -133,6 +138,14 @@ void claim_clear(struct sessions *all)
         TAILQ_REMOVE(&all->probes, probe, link);
         free(probe);
     }
+}
+
+/* docs/protocol.md, "Refusals", 422. */
+static bool may_have(struct session *session, const char *id, size_t len)
+{
+    const struct session_ops *ops = session->all->ops;
+
+    return !ops->may_have_id || ops->may_have_id(session, id, len);
 }
 
 /* The ID is free: it belongs to this session from here on, and the store is asked to say so too. */

@@ -308,6 +308,12 @@ bool session_line(struct session *session, const char *line, size_t len, struct 
     return result != SERVER_FSM_HELD;
 }
 
+void session_went_on(struct session *session, struct moment now)
+{
+    session->all->now = now;
+    renew_if_late(session);
+}
+
 bool session_bad_line(struct session *session, int error, struct moment now)
 {
     if (session_state(session) == SERVER_FSM_REGISTERING)

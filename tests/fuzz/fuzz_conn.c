@@ -161,7 +161,7 @@ static void run_script(struct fuzz_input script, enum fuzz_cut cut)
     run.script = script;
     run.cut = cut;
     run.cut_state = script.left;
-    world_open(&run.world, &options, NULL, false);
+    world_open(&run.world, &options, NULL, false, false);
     world_run(&run.world, step, NULL);
     const struct server_stats *stats = server_stats(run.world.server);
     fuzz_require(stats->pending + stats->connected + stats->leaving + stats->closing == 0);
@@ -251,9 +251,10 @@ static void take_step(void)
         options.explain_refusals = run.is_explaining = !(rules & 16);
         options.interval_ms = PICK(waits_ms, 4U + (rules >> 5));
         sessions_reload(run.world.sessions, &options, world_credentials(), clock_now());
-        server_reload(run.world.server, &(struct server_options){.drain_ms = 500,
-                                                                 .user_timeout_ms = 1000U + rules,
-                                                                 .max_connections = 64});
+        server_reload(run.world.server,
+                      &(struct server_options){
+                          .drain_ms = 500, .user_timeout_ms = 1000U + rules, .max_connections = 64},
+                      NULL);
         break;
     }
     case STEP_END:

@@ -164,7 +164,7 @@ static void run_script(struct fuzz_input script, enum fuzz_cut cut)
     run.cut = cut;
     run.cut_state = script.left;
     run.settle = SETTLE_TURNS;
-    world_open(&run.world, &options, NULL, true);
+    world_open(&run.world, &options, NULL, true, false);
     for (unsigned i = 0; i < SLOTS; i++)
         run.peers[i].fd = -1;
     for (int i = 0; i < MACHINES; i++) {

@@ -230,7 +230,7 @@ static void open_world(uint8_t what)
 
     memset(&run, 0, sizeof(run));
     options.interval_ms = 86400000;
-    world_open(&run.world, &options, &ops, false);
+    world_open(&run.world, &options, &ops, false, false);
     run.events = events_new(clock_wall_ms());
     fuzz_require(run.events);
     sessions_set_watch(run.world.sessions, on_event, NULL);

@@ -8,8 +8,12 @@
 #include "fuzz.h"
 #include "net/conn.h"
 #include "net/listener.h"
+#include "net/tls.h"
 
 #include <event2/event.h>
+
+#include <openssl/pem.h>
+#include <openssl/x509.h>
 
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -25,14 +29,17 @@ static char control_path[128];
 
 static void on_step(evutil_socket_t fd, short what, void *user);
 static bool reload(void *user, admin_line_fn *say, void *say_user);
+static struct tls *make_tls(void);
+static void find_tls_address(const struct world *world, char *text);
 
 void world_open(struct world *world, const struct sessions_options *options,
-                const struct session_ops *ops, bool with_http)
+                const struct session_ops *ops, bool with_http, bool with_tls)
 {
     const struct server_options server_options = {
         .drain_ms = 1000, .user_timeout_ms = 30000, .max_connections = 64};
     struct listeners_options listeners_options = {
         .addresses = (char *const[]){clients_address}, .count = 1, .backlog = 128};
+    static const char tls_address[] = "127.0.0.1:0";
     struct event_config *config = event_config_new();
     char message[512] = "";
 
@@ -55,10 +62,15 @@ void world_open(struct world *world, const struct sessions_options *options,
     fuzz_require(config && event_config_set_flag(config, EVENT_BASE_FLAG_IGNORE_ENV) == 0);
     world->base = event_base_new_with_config(config);
     event_config_free(config);
+    if (with_tls) {
+        listeners_options.tls_addresses = (char *const[]){strdupa(tls_address)};
+        listeners_options.tls_count = 1;
+        world->tls = make_tls();
+    }
     struct listeners *listeners = listeners_open(&listeners_options, message, sizeof(message));
     fuzz_require(world->base && listeners);
-    world->server =
-        server_new(&server_options, world->base, listeners, world->sessions, world->store);
+    world->server = server_new(&server_options, world->base, listeners, world->tls, world->sessions,
+                               world->store);
     world->stepper = evtimer_new(world->base, on_step, world);
     fuzz_require(world->server && world->stepper);
     world->admin = (struct admin){
@@ -137,6 +149,8 @@ int world_connect(const struct world *world, enum world_door door)
 
     if (door == WORLD_CLIENTS)
         snprintf(text, sizeof(text), "%s", clients_address);
+    else if (door == WORLD_TLS)
+        find_tls_address(world, text);
     else if (door == WORLD_CONTROL_SOCKET)
         snprintf(text, sizeof(text), "unix:%.100s", control_path);
     else
@@ -149,7 +163,8 @@ int world_connect(const struct world *world, enum world_door door)
         return -1;
     }
     fuzz_require(fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
-    if (door == WORLD_CONTROL_PORT) { /* the kernel's delays are in real time */
+    if (door == WORLD_CONTROL_PORT ||
+        door == WORLD_TLS) { /* the kernel's delays are in real time */
         static const int yes = 1;
         fuzz_require(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes)) == 0);
     }
@@ -196,4 +211,53 @@ static bool reload(void *user, admin_line_fn *say, void *say_user)
     }
     say(say_user, "[server] listen");
     return true;
+}
+
+/* A key and a certificate for it, of this run: OpenSSL's random numbers are others each time. */
+static struct tls *make_tls(void)
+{
+    static char cert_path[128];
+    static char key_path[128];
+    const struct tls_options options = {.cert = cert_path, .key = key_path};
+    char message[512] = "";
+    enum tls_file file = TLS_CERT;
+
+    if (cert_path[0] == '\0') {
+        EVP_PKEY *key = EVP_EC_gen("P-256");
+        X509 *cert = X509_new();
+        fuzz_require(key && cert && X509_set_version(cert, 2) == 1);
+        (void)ASN1_INTEGER_set(X509_get_serialNumber(cert), 1);
+        (void)X509_gmtime_adj(X509_getm_notBefore(cert), -86400);
+        (void)X509_gmtime_adj(X509_getm_notAfter(cert), 86400L * 3650);
+        (void)X509_NAME_add_entry_by_txt(X509_get_subject_name(cert), "CN", MBSTRING_ASC,
+                                         (const unsigned char *)"localhost", -1, -1, 0);
+        (void)X509_set_issuer_name(cert, X509_get_subject_name(cert));
+        fuzz_require(X509_set_pubkey(cert, key) == 1 && X509_sign(cert, key, EVP_sha256()) > 0);
+        snprintf(cert_path, sizeof(cert_path), "%s/cert.pem", folder_path());
+        snprintf(key_path, sizeof(key_path), "%s/key.pem", folder_path());
+        folder_put("cert.pem", "", 0);
+        folder_put("key.pem", "", 0);
+        FILE *out = fopen(cert_path, "w");
+        fuzz_require(out && PEM_write_X509(out, cert) == 1 && fclose(out) == 0);
+        out = fopen(key_path, "w");
+        fuzz_require(out && PEM_write_PrivateKey(out, key, NULL, NULL, 0, NULL, NULL) == 1 &&
+                     fclose(out) == 0);
+        X509_free(cert);
+        EVP_PKEY_free(key);
+    }
+    struct tls *tls = tls_new(&options, &file, message, sizeof(message));
+    if (!tls)
+        fprintf(stderr, "%s\n", message);
+    fuzz_require(tls);
+    return tls;
+}
+
+static void find_tls_address(const struct world *world, char *text)
+{
+    char *all = server_describe(world->server, "");
+    const char *at = all ? strstr(all, "tls:") : NULL;
+
+    fuzz_require(at);
+    snprintf(text, ADDRESS_TEXT_BYTES, "%.*s", (int)strcspn(at + 4, ","), at + 4);
+    free(all);
 }

@@ -16,6 +16,7 @@
 
 struct event_base;
 struct http;
+struct tls;
 
 #define WORLD_PASSWORD "secret"
 #define WORLD_TOKEN    "token-of-20-characters"
@@ -30,6 +31,7 @@ struct world {
     struct store *store;
     struct store_options store_options;
     struct server *server;
+    struct tls *tls; /* the server's; NULL: none */
     struct admin admin;
     struct http *http; /* NULL: none */
     unsigned reloads;  /* that an operator asked for */
@@ -42,7 +44,7 @@ struct world {
 /* Opens everything; the clock is fake from here on. With ops of its own a target plays the
  * connections itself, and there is no loop to be run. */
 void world_open(struct world *world, const struct sessions_options *options,
-                const struct session_ops *ops, bool with_http);
+                const struct session_ops *ops, bool with_http, bool with_tls);
 
 /* Runs the loop until step says that it is over, and the server has stopped. */
 void world_run(struct world *world, bool (*step)(void *user), void *user);
@@ -58,7 +60,7 @@ struct credentials *world_credentials(void);
 
 /* A non-blocking socket that is connected to the clients' listener, to the control socket or to the
  * control port; -1 when nobody listens. */
-enum world_door { WORLD_CLIENTS, WORLD_CONTROL_SOCKET, WORLD_CONTROL_PORT };
+enum world_door { WORLD_CLIENTS, WORLD_CONTROL_SOCKET, WORLD_CONTROL_PORT, WORLD_TLS };
 int world_connect(const struct world *world, enum world_door door);
 
 /* A shutdown order for these IDs and patterns. Returns what sessions_give_order() does. */

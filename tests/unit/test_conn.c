@@ -182,7 +182,7 @@ static void make_tcp_pair(int *server, int *client)
 static struct conn *adopt(struct fixture *f, int fd, uint16_t family)
 {
     const struct peer_address peer = {.family = family, .ip = {127, 0, 0, 1}, .port = 4711};
-    struct conn *conn = conn_new(&f->env, fd, &peer, clock_now());
+    struct conn *conn = conn_new(&f->env, fd, &peer, false, clock_now());
 
     assert_non_null(conn);
     for (size_t i = 0; i < MAX_CONNS; i++) {
@@ -1480,7 +1480,7 @@ static void conn_that_cannot_be_watched_is_left_to_its_caller(void **state)
 
     assert_true(fd >= 0);
     event_set_log_callback(say_nothing);
-    assert_null(conn_new(&f->env, fd, &peer, clock_now()));
+    assert_null(conn_new(&f->env, fd, &peer, false, clock_now()));
     event_set_log_callback(NULL);
     assert_int_equal(counters(f)->started, 0);
     assert_int_equal(close(fd), 0);

@@ -26,6 +26,8 @@ static const struct {
     {REASON_PASSWORD, "password", 410},
     {REASON_INVALID_ID, "invalid_id", 420},
     {REASON_DUPLICATE, "duplicate", 421},
+    {REASON_NOT_ALLOWED, "not_allowed", 422},
+    {REASON_TLS, "tls", 0},
     {REASON_OPERATOR, "operator", 430},
     {REASON_REPLACED, "replaced", 431},
     {REASON_FULL, "full", 450},
@@ -71,7 +73,7 @@ static void reason_of_unknown_word_is_none(void **state)
         assert_int_equal(reason_parse(words[i]), REASON_NONE);
 }
 
-/* 422 and 429 come with credentials and source limits. */
+/* 429 comes with source limits. */
 static void reason_and_refusal_match_one_to_one(void **state)
 {
     const struct proto_code_info *info;
@@ -82,8 +84,7 @@ static void reason_and_refusal_match_one_to_one(void **state)
 
         for (int j = 0; j < REASON_COUNT; j++)
             reasons += reason_refusal((enum reason)j) == (int)info->code;
-        if (info->code < 400 || info->code == PROTO_ID_NOT_ALLOWED ||
-            info->code == PROTO_TOO_MANY) {
+        if (info->code < 400 || info->code == PROTO_TOO_MANY) {
             assert_int_equal(reasons, 0);
             continue;
         }

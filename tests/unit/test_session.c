@@ -44,6 +44,7 @@ struct client {
     size_t waiting_count;
     char held[64];
     bool is_held;
+    bool proved_another; /* what its connection has proved covers other IDs */
     bool resumed;
     bool started;
     bool closed;
@@ -243,6 +244,12 @@ static void on_look(struct session *session)
     client->waiting_count = 0;
 }
 
+static bool on_may_have_id(struct session *session, const char *id, size_t len)
+{
+    assert_true(proto_id_valid(id, len));
+    return !client_of(session)->proved_another;
+}
+
 static void on_close(struct session *session, bool said_why)
 {
     struct client *client = client_of(session);
@@ -257,6 +264,7 @@ static const struct session_ops ops = {
     .send = on_send,
     .resume = on_resume,
     .look = on_look,
+    .may_have_id = on_may_have_id,
     .close = on_close,
 };
 
@@ -654,6 +662,22 @@ static void session_with_a_wrong_password_gets_410_and_leaves_no_trace(void **st
     assert_int_equal(registry_count(world->registry), 0);
     assert_int_equal(world->store.registers, 0);
     check_rows();
+}
+
+static void session_with_an_id_that_its_connection_does_not_cover_gets_422(void **state)
+{
+    struct client *holder = enter("a");
+    struct client *other = new_client();
+
+    (void)state;
+    other->proved_another = true;
+    start(other);
+    feed(other, "secret");
+    feed(other, "a");
+    check_refused(other, 422);
+    assert_false(holder->closed);
+    assert_int_equal(registry_count(world->registry), 1);
+    check_invariants();
 }
 
 static void session_with_an_invalid_id_gets_420_and_leaves_no_trace(void **state)
@@ -2572,7 +2596,8 @@ static const char *random_line(void)
 static void random_event(struct client *client)
 {
     static const enum reason reasons[] = {REASON_LEFT,       REASON_RESET,   REASON_SLOW,
-                                          REASON_RESTARTING, REASON_STOPPED, REASON_OPERATOR};
+                                          REASON_RESTARTING, REASON_STOPPED, REASON_OPERATOR,
+                                          REASON_TLS};
 
     switch (below(12)) {
     case 0:
@@ -2663,6 +2688,7 @@ static void sessions_of_random_clients_never_contradict_each_other(void **state)
         if (world->client_count < CLIENTS && below(4) == 0) {
             struct client *client = new_client();
             client->fails_at = below(60) == 0 ? PROTO_PASSWORD : 0;
+            client->proved_another = below(30) == 0;
             start(client);
         }
         if (world->client_count > 0)
@@ -2726,6 +2752,7 @@ int main(void)
         IN_WORLD(session_walks_through_its_three_questions),
         IN_WORLD(session_is_not_welcome_before_the_store_says_so),
         IN_WORLD(session_with_a_wrong_password_gets_410_and_leaves_no_trace),
+        IN_WORLD(session_with_an_id_that_its_connection_does_not_cover_gets_422),
         IN_WORLD(session_with_an_invalid_id_gets_420_and_leaves_no_trace),
         IN_WORLD(session_with_an_empty_or_impossible_line_gets_400),
         IN_WORLD(session_holds_what_is_no_line_until_it_is_connected),
