@@ -46,7 +46,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
     }
     for (size_t i = 0; i < expected.count; i++) {
-        if (!expected.list[i].error)
+        if (expected.list[i].error)
+            fuzz_require(strcmp(proto_strerror(expected.list[i].error), proto_strerror(0)) != 0);
+        else
             check_line((const char *)data + expected.list[i].begin, expected.list[i].len);
     }
     check_line((const char *)data, size);
@@ -128,6 +130,8 @@ static void check_line(const char *line, size_t len)
 
     fuzz_require(code == naive_code(copy, len));
     fuzz_require(!info || (int)info->code == code);
+    for (size_t i = 0; proto_code_at(i); i++)
+        fuzz_require(((int)proto_code_at(i)->code == code) == (proto_code_at(i) == info));
     fuzz_require(proto_id_valid(copy, len) == naive_id_valid(copy, len));
     for (size_t i = 0; i < len; i++)
         has_bad_byte |= copy[i] == '\r' || copy[i] == '\n' || copy[i] == '\0';

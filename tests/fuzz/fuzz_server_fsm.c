@@ -669,6 +669,7 @@ static void check(void)
         const enum server_fsm_state state = session_state(&client->session);
 
         fuzz_require(client->is_closed == (state == SERVER_FSM_CLOSED));
+        fuzz_require(strcmp(server_fsm_state_name(state), "unknown") != 0);
         pending += state < SERVER_FSM_CONNECTED;
         connected += state == SERVER_FSM_CONNECTED || state == SERVER_FSM_LEAVING;
         leaving += state == SERVER_FSM_LEAVING;
