@@ -51,7 +51,7 @@ struct metric {
 
 static print_fn print_number, print_histogram, print_clients, print_connections, print_refusals,
     print_disconnects, print_abandoned, print_healthy, print_targets, print_requests, print_ready,
-    print_build, print_cpu, print_start;
+    print_build, print_cpu, print_start, print_tls_handshakes, print_tls_expiry;
 
 #define FROM_SOURCES(member)  SOURCES, offsetof(struct metrics_sources, member)
 #define FROM_SESSIONS(member) SESSIONS, offsetof(struct sessions_counters, member)
@@ -87,6 +87,15 @@ static const struct metric metrics[] = {
      "Connections that were refused or ended with a 4xx, by code."},
     {"cliser_disconnects_total", COUNTER, print_disconnects, FROM_ITS_PRINTER,
      "Connections that ended after 140, by reason."},
+
+    {"cliser_tls_connections", GAUGE, print_number, FROM_SERVER(tls.open),
+     "Open connections of clients that speak TLS, or are about to."},
+    {"cliser_tls_handshakes_total", COUNTER, print_tls_handshakes, FROM_ITS_PRINTER,
+     "TLS handshakes, by what has become of them."},
+    {"cliser_tls_handshake_work_seconds", HISTOGRAM, print_histogram, FROM_SERVER(tls.work),
+     "Time that the server was busy with a TLS handshake that came to its end."},
+    {"cliser_tls_certificate_expiry_timestamp_seconds", GAUGE, print_tls_expiry, FROM_ITS_PRINTER,
+     "When the certificate for clients ends, in Unix seconds; nothing without one."},
 
     {"cliser_keepalives_sent_total", COUNTER, print_number, FROM_SESSIONS(keepalives_sent),
      "Keep-alives sent."},
@@ -277,6 +286,22 @@ static void print_abandoned(FILE *out, const struct metric *metric, const struct
         print_labelled(out, metric, "reason", reason_word((enum reason)i),
                        view->sessions->refused[i] - told);
     }
+}
+
+static void print_tls_handshakes(FILE *out, const struct metric *metric, const struct view *view)
+{
+    const struct conn_tls_stats *tls = &view->server->tls;
+
+    print_labelled(out, metric, "result", "full", tls->full);
+    print_labelled(out, metric, "result", "resumed", tls->resumed);
+    print_labelled(out, metric, "result", "failed", tls->failed);
+    print_labelled(out, metric, "result", "abandoned", tls->abandoned);
+}
+
+static void print_tls_expiry(FILE *out, const struct metric *metric, const struct view *view)
+{
+    if (view->server->tls_expires != 0)
+        fprintf(out, "%s %" PRId64 "\n", metric->name, view->server->tls_expires);
 }
 
 static void print_healthy(FILE *out, const struct metric *metric, const struct view *view)

@@ -33,6 +33,10 @@
 #define PROGRAM      "cliserd"
 #define DEFAULT_FILE "cliser.ini"
 
+/* A certificate that ends in less than this is warned of, at the start and then every day. */
+#define EXPIRY_WARNING_DAYS 30
+#define SECONDS_A_DAY       86400
+
 enum exit_status { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 /* A signal and what it asks for. */
@@ -60,6 +64,7 @@ struct daemon {
     struct event *signals[SIGNAL_COUNT];
     struct event *reload; /* a burst of SIGHUPs is one reload */
     struct event *watchdog;
+    struct event *daily;
 };
 
 /* Who is told how a reload went, beside the log: an operator who asked for it. */
@@ -77,6 +82,7 @@ static int open_control(struct daemon *daemon);
 static int open_signals(struct daemon *daemon);
 static int start_watchdog(struct daemon *daemon);
 static int enter_sandbox(const struct daemon *daemon);
+static int start_daily(struct daemon *daemon);
 static void say_ready(const struct daemon *daemon);
 static void take_down(struct daemon *daemon);
 static void main_on_stop(evutil_socket_t signal_number, short what, void *user);
@@ -84,6 +90,7 @@ static void main_on_drain(evutil_socket_t signal_number, short what, void *user)
 static void main_on_hangup(evutil_socket_t signal_number, short what, void *user);
 static void main_on_reload(evutil_socket_t fd, short what, void *user);
 static void main_on_watchdog(evutil_socket_t fd, short what, void *user);
+static void main_on_day(evutil_socket_t fd, short what, void *user);
 static void main_on_event_log(int severity, const char *text);
 static void main_on_event_fatal(int error);
 static bool reload_for_operator(void *user, admin_line_fn *say, void *say_user);
@@ -96,6 +103,7 @@ static void report_failed_reload(const struct settings_report *report,
 static void report_failure(const char *error, const struct listener_to_reload *listener);
 static void warn_of_restart(const struct config *started, const struct config *wanted,
                             const struct listener_to_reload *listener);
+static void warn_of_expiry(const struct daemon *daemon);
 static struct server_options server_options_of(const struct daemon *daemon,
                                                const struct config *config);
 static struct sessions_options sessions_options_of(const struct daemon *daemon,
@@ -145,7 +153,7 @@ int main(int argc, char **argv)
 
     if (open_network(&daemon) != 0 || open_registry(&daemon) != 0 || open_server(&daemon) != 0 ||
         open_control(&daemon) != 0 || open_signals(&daemon) != 0 || start_watchdog(&daemon) != 0 ||
-        enter_sandbox(&daemon) != 0)
+        start_daily(&daemon) != 0 || enter_sandbox(&daemon) != 0)
         goto out;
     say_ready(&daemon);
     if (server_run(daemon.server) == 0)
@@ -411,6 +419,16 @@ static int enter_sandbox(const struct daemon *daemon)
     return 0;
 }
 
+static int start_daily(struct daemon *daemon)
+{
+    static const struct timeval day = {.tv_sec = SECONDS_A_DAY};
+
+    daemon->daily = event_new(daemon->base, -1, EV_PERSIST, main_on_day, daemon);
+    if (!daemon->daily || event_add(daemon->daily, &day) != 0)
+        abort(); /* out of memory while starting */
+    return 0;
+}
+
 static void say_ready(const struct daemon *daemon)
 {
     char *line = server_describe(daemon->server, "ready: ");
@@ -423,6 +441,7 @@ static void say_ready(const struct daemon *daemon)
     log_event(LOG_LEVEL_INFO, "keepalive", LOG_STR("dead_client_max", dead_max));
     log_event(LOG_LEVEL_INFO, "control", LOG_STR("socket", daemon->started.control_socket),
               LOG_STR("http", http_address(daemon->http)));
+    warn_of_expiry(daemon);
     log_announce("ready", line ? line : "ready");
     free(line);
     (void)sd_notify(0, "READY=1");
@@ -439,6 +458,8 @@ static void take_down(struct daemon *daemon)
         event_free(daemon->reload);
     if (daemon->watchdog)
         event_free(daemon->watchdog);
+    if (daemon->daily)
+        event_free(daemon->daily);
     if (daemon->sessions)
         sessions_set_watch(daemon->sessions, NULL, NULL);
     http_free(daemon->http);
@@ -509,6 +530,13 @@ static void main_on_watchdog(evutil_socket_t fd, short what, void *user)
     (void)what;
     (void)user;
     (void)sd_notify(0, "WATCHDOG=1");
+}
+
+static void main_on_day(evutil_socket_t fd, short what, void *user)
+{
+    (void)fd;
+    (void)what;
+    warn_of_expiry(user);
 }
 
 static void main_on_event_log(int severity, const char *text)
@@ -588,6 +616,7 @@ static void apply(struct daemon *daemon, struct config *wanted, struct credentia
     sessions_reload(daemon->sessions, &sessions_options, credentials, clock_now());
     server_reload(daemon->server, &options, config_take_tls(wanted));
     http_set_tokens(daemon->http, tokens);
+    warn_of_expiry(daemon);
 }
 
 static void report_failed_reload(const struct settings_report *report,
@@ -624,6 +653,16 @@ static void warn_of_restart(const struct config *started, const struct config *w
         if (listener->say)
             listener->say(listener->user, key);
     }
+}
+
+static void warn_of_expiry(const struct daemon *daemon)
+{
+    const int64_t expires = server_stats(daemon->server)->tls_expires;
+    const int64_t left_s = expires - clock_now().wall_ms / 1000;
+
+    if (expires != 0 && left_s < (int64_t)EXPIRY_WARNING_DAYS * SECONDS_A_DAY)
+        log_event(LOG_LEVEL_WARN, "certificate_expires",
+                  LOG_NUM("days", left_s > 0 ? left_s / SECONDS_A_DAY : 0));
 }
 
 static struct server_options server_options_of(const struct daemon *daemon,

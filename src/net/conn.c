@@ -56,8 +56,10 @@ struct conn_tls {
     const char *held;           /* the line that waits for the end of the handshake, of the table of
                                    codes; NULL if there is none */
     size_t held_len;
-    bool is_ready; /* something has come, or can be sent */
-    bool is_open;  /* the handshake is done */
+    uint32_t work_us; /* that the handshake has taken so far */
+    bool is_ready;    /* something has come, or can be sent */
+    bool is_open;     /* the handshake is done */
+    bool has_failed;  /* and will never be */
 };
 
 static void conn_on_readable(evutil_socket_t fd, short what, void *user);
@@ -67,8 +69,11 @@ static void conn_on_write(struct bufferevent *bev, void *user);
 static void conn_on_event(struct bufferevent *bev, short what, void *user);
 static bool start_tls(struct conn *conn, int fd);
 static void free_tls(struct conn *conn);
+static void make_ready(struct conn_tls *tls);
+static void unready(struct conn_tls *tls);
 static bool watch(struct conn *conn, short what, event_callback_fn callback);
-static void take_step(struct conn *conn);
+static void take_step(struct conn *conn, struct moment now);
+static void look_at_handshake(struct conn *conn);
 static void finish_handshake(struct conn *conn);
 static void fail_handshake(struct conn *conn);
 static void read_socket(struct conn *conn);
@@ -91,6 +96,7 @@ static void look(struct session *session);
 static void close_conn(struct session *session, bool said_why);
 static void apply_user_timeout(struct conn *conn);
 static enum reason reason_of_errno(int error);
+static enum reason reason_of_bufferevent(const struct conn *conn, int error);
 static int fd_of(const struct conn *conn);
 static bool may_have_id(struct session *session, const char *id, size_t len);
 static struct conn *conn_of(struct session *session);
@@ -108,19 +114,20 @@ void conn_env_init(struct conn_env *env)
     TAILQ_INIT(&env->shaking);
 }
 
-bool conn_env_shake_hands(struct conn_env *env, uint64_t budget_us)
+size_t conn_env_shake_hands(struct conn_env *env, uint64_t budget_us)
 {
-    const uint64_t end_us = clock_monotonic_us() + budget_us;
-    struct conn_tls *tls;
+    struct conn_tls *tls = TAILQ_FIRST(&env->shaking);
 
-    while ((tls = TAILQ_FIRST(&env->shaking)) != NULL) {
-        TAILQ_REMOVE(&env->shaking, tls, link);
-        tls->is_ready = false;
-        take_step(tls->conn);
-        if (clock_monotonic_us() >= end_us)
-            break;
+    if (!tls)
+        return 0;
+    struct moment now = clock_now();
+    const uint64_t end_us = now.mono_us + budget_us;
+    for (; tls && now.mono_us < end_us; tls = TAILQ_FIRST(&env->shaking)) {
+        unready(tls);
+        take_step(tls->conn, now);
+        now = clock_now();
     }
-    return !TAILQ_EMPTY(&env->shaking);
+    return env->shaking_count;
 }
 
 struct conn *conn_new(struct conn_env *env, int fd, const struct peer_address *peer, bool is_tls,
@@ -227,26 +234,18 @@ static void conn_on_event(struct bufferevent *bev, short what, void *user)
     /* With TLS the end may be told before the lines that came with it. */
     if (conn->tls && !conn->closing)
         take_kept_lines(conn);
-    if (!(what & BEV_EVENT_ERROR))
-        end_by_peer(conn, REASON_LEFT);
-    else if (conn->tls && bufferevent_get_openssl_error(bev) != 0)
-        end_by_peer(conn, REASON_TLS);
-    else
-        end_by_peer(conn, reason_of_errno(error));
+    (void)bev;
+    end_by_peer(conn, what & BEV_EVENT_ERROR ? reason_of_bufferevent(conn, error) : REASON_LEFT);
 }
 
 /* The handshake can go on: when the turn ends, and not before it is watched again. */
 static void conn_on_shaking(evutil_socket_t fd, short what, void *user)
 {
     struct conn *conn = user;
-    struct conn_tls *tls = conn->tls;
 
     (void)fd;
     (void)what;
-    if (tls->is_ready)
-        return;
-    tls->is_ready = true;
-    TAILQ_INSERT_TAIL(&conn->env->shaking, tls, link);
+    make_ready(conn->tls);
 }
 
 static bool start_tls(struct conn *conn, int fd)
@@ -265,14 +264,37 @@ static bool start_tls(struct conn *conn, int fd)
 
 static void free_tls(struct conn *conn)
 {
-    if (!conn->tls)
+    struct conn_tls *tls = conn->tls;
+
+    if (!tls)
         return;
-    if (conn->tls->is_ready)
-        TAILQ_REMOVE(&conn->env->shaking, conn->tls, link);
+    unready(tls);
     conn->env->tls_stats.open--;
-    SSL_free(conn->tls->ssl);
-    free(conn->tls);
+    SSL_free(tls->ssl);
+    free(tls);
     conn->tls = NULL;
+}
+
+static void make_ready(struct conn_tls *tls)
+{
+    struct conn_env *env = tls->conn->env;
+
+    if (tls->is_ready)
+        return;
+    tls->is_ready = true;
+    TAILQ_INSERT_TAIL(&env->shaking, tls, link);
+    env->shaking_count++;
+}
+
+static void unready(struct conn_tls *tls)
+{
+    struct conn_env *env = tls->conn->env;
+
+    if (!tls->is_ready)
+        return;
+    tls->is_ready = false;
+    TAILQ_REMOVE(&env->shaking, tls, link);
+    env->shaking_count--;
 }
 
 /* Our own event, which must not be pending, waits for this from now on. */
@@ -284,15 +306,19 @@ static bool watch(struct conn *conn, short what, event_callback_fn callback)
            event_add(&conn->readable, NULL) == 0;
 }
 
-static void take_step(struct conn *conn)
+/* Its event is not pending; it is one of ours again if something is still to come. */
+static void take_step(struct conn *conn, struct moment now)
 {
-    const struct moment now = clock_now();
+    struct conn_tls *tls = conn->tls;
     bool watched = true;
 
     if (conn->closing)
         return;
     conn_env_begin_work(conn->env, now);
-    switch (tls_take_step(conn->tls->ssl)) {
+    const enum tls_step step = tls_take_step(tls->ssl);
+    const int error = errno;
+    tls->work_us += (uint32_t)(clock_monotonic_us() - now.mono_us);
+    switch (step) {
     case TLS_DONE:
         finish_handshake(conn);
         return;
@@ -303,8 +329,7 @@ static void take_step(struct conn *conn)
         watched = watch(conn, EV_WRITE, conn_on_shaking);
         break;
     case TLS_PEER_GONE:
-        conn->env->tls_stats.failed++;
-        end_by_peer(conn, errno == 0 ? REASON_LEFT : reason_of_errno(errno));
+        end_by_peer(conn, error == 0 ? REASON_LEFT : reason_of_errno(error));
         return;
     case TLS_FAILED:
         fail_handshake(conn);
@@ -324,6 +349,7 @@ static void finish_handshake(struct conn *conn)
         stats->resumed++;
     else
         stats->full++;
+    duration_histogram_record(&stats->work, tls->work_us);
     tls->is_open = true;
     if (!watch(conn, EV_READ | EV_PERSIST, conn_on_readable)) {
         session_end(&conn->session, REASON_RESOURCES, clock_now());
@@ -338,6 +364,7 @@ static void finish_handshake(struct conn *conn)
 static void fail_handshake(struct conn *conn)
 {
     conn->env->tls_stats.failed++;
+    conn->tls->has_failed = true;
     log_event(LOG_LEVEL_DEBUG, "tls_failed", LOG_NUM("serial", conn->session.serial),
               LOG_STR("error", tls_reason()));
     session_end(&conn->session, REASON_TLS, clock_now());
@@ -444,7 +471,7 @@ static size_t take_lines(struct conn *conn, const char *bytes, size_t len)
         if (got == 0)
             break;
         if (got < 0)
-            session_bad_line(&conn->session, got, now);
+            held = !session_bad_line(&conn->session, got, now);
         else if (session_line(&conn->session, line, line_len, now))
             taken += (size_t)got;
         else
@@ -476,7 +503,8 @@ static void keep(struct conn *conn, const char *bytes, size_t len)
         evbuffer_unfreeze(bufferevent_get_input(bev), 0);
     if (!bev || evbuffer_add(bufferevent_get_input(bev), bytes, len) != 0)
         session_end(&conn->session, REASON_RESOURCES, clock_now());
-    if (bev)
+    /* One that speaks TLS does not keep others from it, and could not add to it itself then. */
+    if (bev && !conn->tls)
         evbuffer_freeze(bufferevent_get_input(bev), 0);
 }
 
@@ -586,17 +614,24 @@ static void look(struct session *session)
 
     if (conn->closing || conn->reading_paused)
         return;
-    if (!is_open(conn)) {
-        if (conn->tls->is_ready)
-            TAILQ_REMOVE(&conn->env->shaking, conn->tls, link);
-        else
-            (void)event_del(&conn->readable);
-        conn->tls->is_ready = false;
-        take_step(conn);
-        if (conn->closing || !is_open(conn))
-            return;
+    if (is_open(conn))
+        read_socket(conn);
+    else
+        look_at_handshake(conn);
+}
+
+/* Its step is taken when its turn comes, however many are looked at; what counts here is whether
+ * the peer has done its part. */
+static void look_at_handshake(struct conn *conn)
+{
+    char byte;
+
+    if (!conn->tls->is_ready && recv(fd_of(conn), &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0) {
+        (void)event_del(&conn->readable);
+        make_ready(conn->tls);
     }
-    read_socket(conn);
+    if (conn->tls->is_ready)
+        session_went_on(&conn->session, clock_now());
 }
 
 static bool may_have_id(struct session *session, const char *id, size_t len)
@@ -611,6 +646,8 @@ static void close_conn(struct session *session, bool said_why)
     struct conn *conn = conn_of(session);
 
     conn->closing = true;
+    if (!is_open(conn) && !conn->tls->has_failed)
+        conn->env->tls_stats.abandoned++;
     conn->said_why = said_why && !conn->gone && is_open(conn);
     conn->env->on_dying(conn->env->user, conn);
 }
@@ -636,6 +673,18 @@ static enum reason reason_of_errno(int error)
     default:
         return REASON_RESET;
     }
+}
+
+/* Why a bufferevent has had an error. OpenSSL's kind of it is among those that it keeps. */
+static enum reason reason_of_bufferevent(const struct conn *conn, int error)
+{
+    unsigned long kept;
+
+    while (conn->tls && (kept = bufferevent_get_openssl_error(conn->bev)) != 0) {
+        if (kept == SSL_ERROR_SSL)
+            return REASON_TLS;
+    }
+    return reason_of_errno(error);
 }
 
 static int fd_of(const struct conn *conn)

@@ -13,6 +13,7 @@
 
 #include <event2/event_struct.h>
 
+#include "base/duration_histogram.h"
 #include "session/session.h"
 
 struct bufferevent;
@@ -31,10 +32,14 @@ TAILQ_HEAD(conn_tls_list, conn_tls);
 
 /* What has become of TLS handshakes since the start, and what is left of them. */
 struct conn_tls_stats {
-    uint64_t full;    /* that a client has not resumed with a ticket */
-    uint64_t resumed; /* with one */
-    uint64_t failed;  /* the peer spoke no TLS, or none that is allowed here; it may have gone */
-    uint64_t open;    /* TLS connections that are there now, handshakes too */
+    uint64_t full;      /* that a client has not resumed with a ticket */
+    uint64_t resumed;   /* with one */
+    uint64_t failed;    /* the peer spoke no TLS, or none that is allowed here */
+    uint64_t abandoned; /* the connection ended before it had come to one or the other */
+    uint64_t open;      /* TLS connections that are there now, handshakes too */
+
+    /* How long each that came to its end has kept us busy, all its steps together. */
+    struct duration_histogram work;
 };
 
 /* What all connections share; owned by the server. */
@@ -58,6 +63,7 @@ struct conn_env {
 
     struct tls *tls;              /* for new TLS connections; NULL without */
     struct conn_tls_list shaking; /* can go on with their handshake, in the order of that */
+    size_t shaking_count;
     struct conn_tls_stats tls_stats;
 };
 
@@ -96,10 +102,10 @@ void conn_env_init(struct conn_env *env);
 
 /*
  * Goes on with TLS handshakes for which something has come, one step each, the first come first,
- * until budget_us are over. Returns whether some are left. A handshake costs as much as thousands
- * of lines, so it is not done where it comes up but at the end of the turn.
+ * until budget_us are over. Returns how many are left. A handshake costs as much as thousands of
+ * lines, so it is not done where it comes up but at the end of the turn.
  */
-bool conn_env_shake_hands(struct conn_env *env, uint64_t budget_us);
+size_t conn_env_shake_hands(struct conn_env *env, uint64_t budget_us);
 
 /* For sessions_new(): connects sessions to connections. */
 extern const struct session_ops conn_session_ops;

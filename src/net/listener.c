@@ -43,6 +43,7 @@ struct listeners {
     listener_accept_fn *on_accept;
     void *user;
     bool resting;
+    bool tls_held;    /* those of TLS do not accept */
     bool in_trouble;  /* has rested, and not accepted anything since */
     uint64_t rest_us; /* the length of the next rest */
     uint64_t rest_until_us;
@@ -51,6 +52,7 @@ struct listeners {
 };
 
 static void listener_on_ready(evutil_socket_t fd, short what, void *user);
+static bool is_held(const struct listener *listener);
 static bool handle_accept_error(struct listeners *all, int error);
 static void note_success(struct listeners *all);
 static void rest(struct listeners *all, int error);
@@ -124,7 +126,7 @@ void listeners_tick(struct listeners *all, struct moment now)
         return;
     all->resting = false;
     for (size_t i = 0; i < all->count; i++) {
-        if (event_add(all->items[i].event, NULL) != 0) {
+        if (!is_held(&all->items[i]) && event_add(all->items[i].event, NULL) != 0) {
             rest(all, ENOMEM);
             return;
         }
@@ -135,6 +137,23 @@ void listeners_look(struct listeners *all)
 {
     for (size_t i = 0; i < all->count; i++)
         listener_on_ready(all->items[i].socket.fd, EV_READ, &all->items[i]);
+}
+
+void listeners_hold_tls(struct listeners *all, bool held)
+{
+    if (all->tls_held == held)
+        return;
+    all->tls_held = held;
+    for (size_t i = 0; i < all->count && !all->resting; i++) {
+        struct listener *listener = &all->items[i];
+
+        if (!listener->is_tls)
+            continue;
+        if (held)
+            (void)event_del(listener->event);
+        else if (event_add(listener->event, NULL) != 0)
+            rest(all, ENOMEM);
+    }
 }
 
 void listeners_descriptor_freed(struct listeners *all)
@@ -188,7 +207,7 @@ static void listener_on_ready(evutil_socket_t fd, short what, void *user)
     int failures = 0;
 
     (void)what;
-    for (int i = 0; i < budget && !all->resting; i++) {
+    for (int i = 0; i < budget && !all->resting && !is_held(listener); i++) {
         struct address from = {.len = sizeof(from.storage)};
         const int accepted =
             accept4(fd, (struct sockaddr *)&from.storage, &from.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -204,6 +223,11 @@ static void listener_on_ready(evutil_socket_t fd, short what, void *user)
         from.storage.ss_family = listener->socket.address.storage.ss_family;
         all->on_accept(all->user, accepted, &from, listener->is_tls);
     }
+}
+
+static bool is_held(const struct listener *listener)
+{
+    return listener->is_tls && listener->all->tls_held;
 }
 
 /* Returns true to try again at once. */

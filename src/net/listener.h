@@ -55,6 +55,12 @@ void listeners_tick(struct listeners *listeners, struct moment now);
  */
 void listeners_look(struct listeners *listeners);
 
+/*
+ * Leaves those who would speak TLS in the kernel's queue, or takes them again: for as long as more
+ * handshakes wait for processor time than it is worth keeping in memory.
+ */
+void listeners_hold_tls(struct listeners *listeners, bool held);
+
 /* A descriptor has become free: a rest may end now. */
 void listeners_descriptor_freed(struct listeners *listeners);
 

@@ -24,6 +24,9 @@
 
 /* TLS handshakes may take so long a turn; those that are left go on in the next one. */
 #define HANDSHAKE_BUDGET_US (4 * CLOCK_US_PER_MS)
+/* While so many can go on, no more are accepted: work for some tens of milliseconds, so that nobody
+ * who was accepted waits for a large part of its deadline. */
+#define MANY_HANDSHAKES 64
 
 enum server_phase { SERVER_SERVING, SERVER_DRAINING, SERVER_STOPPING, SERVER_DONE };
 
@@ -34,7 +37,7 @@ struct server {
     struct sessions *sessions;
     struct store *store;
     struct conn_env conn_env;
-    bool more_handshakes; /* can go on, in the next turn */
+    size_t handshakes_left; /* that can go on, in the next turn */
 
     struct conn_list live;
     struct conn_list dying;     /* to be finished at the end of this turn */
@@ -57,7 +60,7 @@ static void server_on_timer(evutil_socket_t fd, short what, void *user);
 static void server_on_accept(void *user, int fd, const struct address *from, bool is_tls);
 static void server_on_dying(void *user, struct conn *conn);
 static void turn_away(struct server *server, int fd, const struct peer_address *peer, bool is_tls,
-                      enum reason reason);
+                      enum reason reason, struct moment now);
 static void refuse_at_the_door(struct server *server, int fd, int refusal);
 static void end_turn(struct server *server);
 static size_t free_dying(struct server *server, struct moment now);
@@ -108,7 +111,7 @@ int server_run(struct server *server)
     set_timer(server, clock_now());
     while (server->phase != SERVER_DONE) {
         /* What is kept for the next turn must not wait for anybody to say something. */
-        const bool at_once = store_next_us(server->store) == 0 || server->more_handshakes;
+        const bool at_once = store_next_us(server->store) == 0 || server->handshakes_left > 0;
         const int flags = at_once ? EVLOOP_ONCE | EVLOOP_NONBLOCK : EVLOOP_ONCE;
 
         if (event_base_loop(server->base, flags) < 0)
@@ -156,8 +159,12 @@ void server_work_begins(struct server *server, struct moment now)
 void server_reload(struct server *server, const struct server_options *options, struct tls *tls)
 {
     server->options = *options;
-    tls_free(server->conn_env.tls);
-    server->conn_env.tls = tls;
+    if (server->conn_env.tls && tls) {
+        tls_free(server->conn_env.tls);
+        server->conn_env.tls = tls;
+    } else {
+        tls_free(tls);
+    }
     if (server->conn_env.user_timeout_ms != options->user_timeout_ms) {
         server->conn_env.user_timeout_ms = options->user_timeout_ms;
         server->conn_env.generation++;
@@ -236,13 +243,13 @@ static void server_on_accept(void *user, int fd, const struct address *from, boo
     peer_address_set(&peer, from);
     if (server->conn_count >= server->options.max_connections ||
         !sessions_admit(server->sessions)) {
-        turn_away(server, fd, &peer, is_tls, REASON_FULL);
+        turn_away(server, fd, &peer, is_tls, REASON_FULL, now);
         return;
     }
 
     struct conn *conn = conn_new(&server->conn_env, fd, &peer, is_tls, now);
     if (!conn) {
-        turn_away(server, fd, &peer, is_tls, REASON_RESOURCES);
+        turn_away(server, fd, &peer, is_tls, REASON_RESOURCES, now);
         return;
     }
     server->conn_count++;
@@ -277,9 +284,9 @@ static void server_on_dying(void *user, struct conn *conn)
 
 /* Who would speak TLS is not told why: that would take a handshake. */
 static void turn_away(struct server *server, int fd, const struct peer_address *peer, bool is_tls,
-                      enum reason reason)
+                      enum reason reason, struct moment now)
 {
-    const int refusal = sessions_turn_away(server->sessions, peer, reason, clock_now());
+    const int refusal = sessions_turn_away(server->sessions, peer, reason, now);
 
     refuse_at_the_door(server, fd, is_tls ? 0 : refusal);
 }
@@ -315,7 +322,9 @@ static void end_turn(struct server *server)
             listeners_look(server->listeners);
         sessions_look_at_pending(server->sessions, now);
     }
-    server->more_handshakes = conn_env_shake_hands(&server->conn_env, HANDSHAKE_BUDGET_US);
+    server->handshakes_left = conn_env_shake_hands(&server->conn_env, HANDSHAKE_BUDGET_US);
+    if (server->listeners)
+        listeners_hold_tls(server->listeners, server->handshakes_left >= MANY_HANDSHAKES);
     store_turn(server->store, reads > 0 && server->phase == SERVER_SERVING, now);
     now = clock_now(); /* a commit may have waited for a disk */
     if (free_dying(server, now) >= MANY_FREED)

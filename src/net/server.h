@@ -79,8 +79,9 @@ bool server_is_serving(const struct server *server);
  */
 void server_work_begins(struct server *server, struct moment now);
 
-/* Options and certificates (owned again; NULL only where they were NULL) that take effect from now
- * on; nobody is disconnected, and TLS connections go on with what they have begun with. */
+/* Options and certificates (owned again) that take effect from now on; nobody is disconnected, and
+ * TLS connections go on with what they have begun with. Where no listener wants certificates they
+ * are of no use, and where they are NULL the old ones stay. */
 void server_reload(struct server *server, const struct server_options *options, struct tls *tls);
 
 /*

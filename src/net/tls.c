@@ -23,6 +23,16 @@
 
 /* For TLS 1.2: forward secrecy and authenticated encryption. All that 1.3 has is like that. */
 #define CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20"
+/* What keys are agreed on by, all of them cheap: a peer may not choose what it costs us. */
+#if OPENSSL_VERSION_NUMBER >= 0x30500000L
+#define GROUPS "X25519MLKEM768:X25519:P-256:P-384"
+#else
+#define GROUPS "X25519:P-256:P-384"
+#endif
+/* OpenSSL's measure for keys and digests: 112 bits, so RSA has 2048 and SHA-1 is out. */
+#define SECURITY_LEVEL 2
+/* What a client's certificates may take, while they are read: its own and some above it. */
+#define MAX_PEER_CHAIN_BYTES (16 * 1024)
 /* Tickets after a full handshake: one client, one connection. */
 #define TICKETS 1
 /* Certificates in a file, which somebody else may have written. */
@@ -116,6 +126,7 @@ SSL *tls_accept(struct tls *tls, int fd)
 
 enum tls_step tls_take_step(SSL *ssl)
 {
+    ERR_clear_error();
     errno = 0;
     const int result = SSL_do_handshake(ssl);
     const int error = SSL_get_error(ssl, result);
@@ -148,16 +159,20 @@ ssize_t tls_receive(SSL *ssl, void *bytes, size_t size)
 {
     size_t got = 0;
 
+    ERR_clear_error(); /* a bufferevent may have left some */
     errno = 0;
-    return result_of(ssl, SSL_read_ex(ssl, bytes, size, &got), got);
+    const int result = SSL_read_ex(ssl, bytes, size, &got);
+    return result_of(ssl, result, got);
 }
 
 ssize_t tls_send(SSL *ssl, const void *bytes, size_t len)
 {
     size_t sent = 0;
 
+    ERR_clear_error();
     errno = 0;
-    return result_of(ssl, SSL_write_ex(ssl, bytes, len, &sent), sent);
+    const int result = SSL_write_ex(ssl, bytes, len, &sent);
+    return result_of(ssl, result, sent);
 }
 
 bool tls_has_more(const SSL *ssl)
@@ -190,6 +205,7 @@ bool tls_certificate_names(const X509 *certificate, const char *name, size_t len
 static SSL_CTX *new_context(void)
 {
     static const unsigned char session_context[] = "cliserd";
+    static char groups[] = GROUPS; /* OpenSSL's macro casts to char * */
     SSL_CTX *context = SSL_CTX_new(TLS_server_method());
 
     if (!context)
@@ -198,16 +214,22 @@ static SSL_CTX *new_context(void)
      * themselves where they end. */
     SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
                                      SSL_OP_IGNORE_UNEXPECTED_EOF |
-                                     SSL_OP_CIPHER_SERVER_PREFERENCE);
+                                     SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
     /* Most clients are silent most of the time: no buffers then. And a line that the socket did not
      * take is sent from wherever it has been kept. */
     SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
                                   SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    /* A read ends with the record it has read, also one that brings no bytes for us. Otherwise a
+     * peer that sends nothing but updates of its keys would keep us in there. */
+    SSL_CTX_clear_mode(context, SSL_MODE_AUTO_RETRY);
+    SSL_CTX_set_security_level(context, SECURITY_LEVEL);
+    SSL_CTX_set_max_cert_list(context, MAX_PEER_CHAIN_BYTES);
     /* Who comes back shows a ticket; nothing is remembered here. */
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     if (SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) == 1 &&
         SSL_CTX_set_max_proto_version(context, TLS1_3_VERSION) == 1 &&
         SSL_CTX_set_cipher_list(context, CIPHERS) == 1 &&
+        SSL_CTX_set1_groups_list(context, groups) == 1 &&
         SSL_CTX_set_num_tickets(context, TICKETS) == 1 &&
         SSL_CTX_set_session_id_context(context, session_context, sizeof(session_context) - 1) == 1)
         return context;

@@ -140,7 +140,6 @@ void claim_clear(struct sessions *all)
     }
 }
 
-/* The ID is free: it belongs to this session from here on, and the store is asked to say so too. */
 /* docs/protocol.md, "Refusals", 422. */
 static bool may_have(struct session *session, const char *id, size_t len)
 {
@@ -149,6 +148,7 @@ static bool may_have(struct session *session, const char *id, size_t len)
     return !ops->may_have_id || ops->may_have_id(session, id, len);
 }
 
+/* The ID is free: it belongs to this session from here on, and the store is asked to say so too. */
 static void hold(struct session *session, struct registry_record *record)
 {
     struct sessions *all = session->all;

@@ -308,11 +308,20 @@ bool session_line(struct session *session, const char *line, size_t len, struct 
     return result != SERVER_FSM_HELD;
 }
 
-void session_bad_line(struct session *session, int error, struct moment now)
+void session_went_on(struct session *session, struct moment now)
 {
+    session->all->now = now;
+    renew_if_late(session);
+}
+
+bool session_bad_line(struct session *session, int error, struct moment now)
+{
+    if (session_state(session) == SERVER_FSM_REGISTERING)
+        return false;
     log_event(LOG_LEVEL_DEBUG, "bad_line", LOG_NUM("serial", session->serial),
               LOG_STR("error", proto_strerror(error)));
     session_end(session, REASON_PROTOCOL, now);
+    return true;
 }
 
 void session_end(struct session *session, enum reason reason, struct moment now)

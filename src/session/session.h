@@ -66,14 +66,15 @@ struct session {
  * session but where it says so.
  */
 struct session_ops {
-    /* Sends a line. May call session_end() when the peer is gone or does not read. */
+    /* Sends a line, which is one of the table of codes and stays. May call session_end() when the
+     * peer is gone or does not read. */
     void (*send)(struct session *session, const char *line, size_t len);
 
     /* Offer the held line again, with what came behind it, soon, but not from inside this call. */
     void (*resume)(struct session *session);
 
-    /* Look once whether bytes wait in the kernel, and feed the lines in them by session_line(). The
-     * session may have ended when this returns. */
+    /* Look once whether bytes wait in the kernel, and feed the lines in them by session_line(), or
+     * call session_went_on(). The session may have ended when this returns. */
     void (*look)(struct session *session);
 
     /* Does what the connection has proved, as with a certificate, cover this ID? NULL: everything
@@ -219,8 +220,18 @@ void session_start(struct session *session, struct sessions *all, const struct p
  */
 bool session_line(struct session *session, const char *line, size_t len, struct moment now);
 
-/* Bytes came that can never be a line, for this enum proto_error: ends the session with 400. */
-void session_bad_line(struct session *session, int error, struct moment now);
+/*
+ * The peer has sent something that is no line yet, such as the next part of a TLS handshake: if it
+ * was read after the deadline because we were late, it is given the time again. Only before 140.
+ */
+void session_went_on(struct session *session, struct moment now);
+
+/*
+ * Bytes came that can never be a line, for this enum proto_error: ends the session with 400. Like a
+ * line they wait for 140, or how they were cut into segments would decide whether there is one:
+ * returns false when they have to be offered again.
+ */
+bool session_bad_line(struct session *session, int error, struct moment now);
 
 /*
  * Ends a session that is not over, for this reason; the refusal that belongs to the reason is sent.

@@ -347,7 +347,7 @@ static void each_family_has_its_help_and_type_once_and_before_its_samples(void *
         strcpy(seen[families++], name);
     }
     free(copy);
-    assert_int_equal(families, 36);
+    assert_int_equal(families, 40);
 }
 
 static void no_series_is_there_twice(void **state)
@@ -435,6 +435,12 @@ static void codes_and_reasons_are_there_from_the_start(void **state)
         "cliser_handshakes_abandoned_total{reason=\"slow\"}",
         "cliser_handshakes_abandoned_total{reason=\"stopped\"}",
         "cliser_handshakes_abandoned_total{reason=\"resources\"}",
+        "cliser_tls_connections",
+        "cliser_tls_handshakes_total{result=\"full\"}",
+        "cliser_tls_handshakes_total{result=\"resumed\"}",
+        "cliser_tls_handshakes_total{result=\"failed\"}",
+        "cliser_tls_handshakes_total{result=\"abandoned\"}",
+        "cliser_tls_handshake_work_seconds_count",
         "cliser_clients{status=\"connected\"}",
         "cliser_clients{status=\"disconnected\"}",
         "cliser_shutdown_targets{state=\"still_up\"}",

@@ -726,6 +726,22 @@ static void session_with_an_empty_or_impossible_line_gets_400(void **state)
     check_rows();
 }
 
+/* Whether there is a 140 must not depend on how the bytes behind the ID were cut. */
+static void session_holds_what_is_no_line_until_it_is_connected(void **state)
+{
+    struct client *client = claim("a");
+
+    (void)state;
+    assert_false(session_bad_line(&client->session, PROTO_ERR_NUL, world->now));
+    assert_int_equal(client->codes[client->sent - 1], 120);
+    turn();
+    assert_int_equal(client->codes[client->sent - 1], 140);
+    assert_true(session_bad_line(&client->session, PROTO_ERR_NUL, world->now));
+    check_refused(client, 400);
+    turn();
+    check_rows();
+}
+
 static void session_holds_an_early_line_until_it_is_connected(void **state)
 {
     struct client *client = claim("a");
@@ -2739,6 +2755,7 @@ int main(void)
         IN_WORLD(session_with_an_id_that_its_connection_does_not_cover_gets_422),
         IN_WORLD(session_with_an_invalid_id_gets_420_and_leaves_no_trace),
         IN_WORLD(session_with_an_empty_or_impossible_line_gets_400),
+        IN_WORLD(session_holds_what_is_no_line_until_it_is_connected),
         IN_WORLD(session_holds_an_early_line_until_it_is_connected),
         IN_WORLD(session_serials_are_never_the_same),
         IN_WORLD(session_that_comes_back_has_its_record_and_sid_again),
