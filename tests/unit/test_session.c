@@ -58,6 +58,7 @@ struct change {
     uint32_t sid;
     uint64_t serial;
     struct peer_address peer;
+    uint16_t credential;
 };
 
 /* What the database would say. */
@@ -97,7 +98,8 @@ static struct world *world; /* ops get a session, and nothing else */
 /* ---- the store ---- */
 
 int store_register(struct store *store, const struct registry_record *record,
-                   const struct peer_address *peer, uint64_t serial, struct moment now)
+                   const struct peer_address *peer, uint16_t credential, uint64_t serial,
+                   struct moment now)
 {
     assert_true(now.mono_us == world->now.mono_us);
     assert_ptr_equal(registry_by_sid(world->registry, record->sid), record);
@@ -105,8 +107,11 @@ int store_register(struct store *store, const struct registry_record *record,
         return -1;
     store->registers++;
     assert_true(store->count < MAX_CHANGES);
-    store->changes[store->count++] =
-        (struct change){.kind = REGISTER, .sid = record->sid, .serial = serial, .peer = *peer};
+    store->changes[store->count++] = (struct change){.kind = REGISTER,
+                                                     .sid = record->sid,
+                                                     .serial = serial,
+                                                     .peer = *peer,
+                                                     .credential = credential};
     return 0;
 }
 
