@@ -7,6 +7,8 @@
 
 #include "store_fixture.h"
 
+#include "registry/credential_name.h"
+
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -206,6 +208,8 @@ static void sqlite_file_is_what_the_documentation_says(void **state)
     close_store(f);
     assert_int_equal(number(f, "SELECT count(*) FROM clients"), 2);
     open_store(f);
+    assert_string_equal(credential_name(record_of(f, "web-1")->credential), "credential-1");
+    assert_string_equal(credential_name(record_of(f, id)->credential), "credential-0");
 }
 
 static void check_row_is_visible(struct fixture *f, const struct store_answer *answer)
