@@ -43,6 +43,11 @@ def outcome(server, cid, password):
         return client.outcome(cid, password)
 
 
+def ctl(folder, *args):
+    return subprocess.run([BIN / "cliserctl", "--socket", folder / "cliser.sock", *args],
+                          capture_output=True, text=True, check=True).stdout
+
+
 def logins(control, credential, password, name="cliser_credential_logins_total"):
     """What the metrics say about one password."""
     text = control.request("GET", "/metrics").body.decode()
@@ -116,14 +121,10 @@ def test_record_says_which_credential_a_client_came_with(start_server, folder):
             assert stream.expect("connected", cid="web-1").data["credential"] == "web"
             assert control.client("web-1")["credential"] == "web"
             assert control.client("x")["credential"] == "auth"
-            shown = subprocess.run([BIN / "cliserctl", "--socket", folder / "cliser.sock", "show",
-                                    "web-1"], capture_output=True, text=True, check=True).stdout
-            assert re.search(r"^credential  web$", shown, re.MULTILINE)
-            listed = subprocess.run([BIN / "cliserctl", "--socket", folder / "cliser.sock", "list",
-                                     "--json"], capture_output=True, text=True, check=True).stdout
-            assert {record["cid"]: record["credential"]
-                    for record in map(json.loads, listed.splitlines())} == {"web-1": "web",
-                                                                            "x": "auth"}
+            assert re.search(r"^credential  web$", ctl(folder, "show", "web-1"), re.MULTILINE)
+            listed = map(json.loads, ctl(folder, "list", "--json").splitlines())
+            assert {record["cid"]: record["credential"] for record in listed} == {
+                "web-1": "web", "x": "auth"}
         stream.wait("disconnected", cid="web-1")
     assert outcome(server, "nas-1", "old-nas") == 140
     server.wait_log(r" connected .*cid=nas-1 .*credential=nas password=2")
@@ -134,8 +135,8 @@ def test_record_says_which_credential_a_client_came_with(start_server, folder):
     last = logins(control, "nas", 2, "cliser_credential_last_login_timestamp_seconds")
     assert time.time() - 60 < last <= time.time()
     assert outcome(server, "web-1", "for-nas") == 422
-    assert re.search(r'^cliser_refusals_total{code="422"} 1$', control.request("GET", "/metrics").body.decode(),
-                     re.MULTILINE)
+    text = control.request("GET", "/metrics").body.decode()
+    assert re.search(r'^cliser_refusals_total{code="422"} 1$', text, re.MULTILINE)
 
 
 def test_record_keeps_its_credential_over_a_restart(start_server, folder):
