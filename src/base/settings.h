@@ -153,8 +153,8 @@ char *settings_read_secret(const char *path, char *message, size_t message_size)
  */
 int settings_secret_is_private(int fd, const char *path, char *message, size_t size);
 
-/* Files of this user may hold secrets too, from here on: the one that we will become. Cut at 255
- * bytes; NULL for nobody. */
+/* Files of this user may hold secrets too, from here on: the one that we will become. Asks the
+ * system for it, and may wait for that. NULL, or a user that there is not: nobody. */
 void settings_trust_user(const char *user);
 
 /* Overwrites and frees; NULL is allowed. */

@@ -21,7 +21,9 @@
 #define OTHERS          (S_IRWXO)
 #define GROUP_MAY_WRITE (S_IWGRP)
 
+/* Empty: nobody. */
 static char trusted_user[256];
+static uid_t trusted_uid;
 
 static bool is_trusted(uid_t owner);
 static const char *good_owner(char *buf, size_t size);
@@ -89,7 +91,10 @@ int settings_secret_is_private(int fd, const char *path, char *message, size_t s
 
 void settings_trust_user(const char *user)
 {
-    snprintf(trusted_user, sizeof(trusted_user), "%s", user ? user : "");
+    const struct passwd *found = user ? getpwnam(user) : NULL;
+
+    snprintf(trusted_user, sizeof(trusted_user), "%s", found ? user : "");
+    trusted_uid = found ? found->pw_uid : 0;
 }
 
 void settings_free_secret(char *secret)
@@ -147,13 +152,9 @@ static char *read_all(int fd, size_t size, const char *path, size_t *len, char *
     return text;
 }
 
-/* Users are asked for only when the answer matters: that may wait for a network. */
 static bool is_trusted(uid_t owner)
 {
-    if (owner == 0 || owner == geteuid())
-        return true;
-    const struct passwd *user = trusted_user[0] != '\0' ? getpwnam(trusted_user) : NULL;
-    return user && user->pw_uid == owner;
+    return owner == 0 || owner == geteuid() || (trusted_user[0] != '\0' && owner == trusted_uid);
 }
 
 /* For chown. Returns buf, or a name that stays. */

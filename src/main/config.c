@@ -120,6 +120,7 @@ const size_t config_rows = sizeof(config_table) / sizeof(config_table[0]);
 const size_t config_credential_rows =
     sizeof(config_credential_table) / sizeof(config_credential_table[0]);
 
+static void trust_user(const struct config *config);
 static void check_listen(const struct config *config, struct settings_report *report);
 static void check_tls(struct config *config, struct settings_report *report);
 /* Zeroed before the first password. */
@@ -173,8 +174,7 @@ int config_load(const char *path, struct config *config, struct settings_report 
     /* A file that cannot be read at all has one error, not those of an empty file as well. */
     if (report->out_of_memory || (report->count == 1 && report->errors[0].line == 0))
         return -1;
-    /* Before we are that user; afterwards there is nobody else whose files we could trust. */
-    settings_trust_user(geteuid() == 0 ? config->user : NULL);
+    trust_user(config);
     check_listen(config, report);
     check_tls(config, report);
     check_credentials(config, report);
@@ -270,6 +270,17 @@ struct tls *config_take_tls(struct config *config)
 
     config->tls = NULL;
     return tls;
+}
+
+/* Once, before we are that user: we become no other, and a reload must not wait for who knows
+ * users. */
+static void trust_user(const struct config *config)
+{
+    static bool is_done;
+
+    if (!is_done && geteuid() == 0)
+        settings_trust_user(config->user);
+    is_done = true;
 }
 
 /* A section with a bad name is read all the same, for the errors in it. */
