@@ -239,6 +239,8 @@ static void print_client(const struct ctl *ctl, const json_t *record)
         say_out("round trip  %s ms\n", rtt_text(record, rtt));
     if (field_text(record, "reason")[0] != '\0')
         say_out("%s  %s\n", connected ? "left before" : "reason    ", field_text(record, "reason"));
+    if (field_text(record, "credential")[0] != '\0')
+        say_out("credential  %s\n", field_text(record, "credential"));
     say_out("node        %s\n", field_text(record, "node"));
 }
 

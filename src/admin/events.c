@@ -3,6 +3,7 @@
  */
 #include "admin/events.h"
 
+#include "registry/credential_name.h"
 #include "session/order.h"
 
 #include <jansson.h>
@@ -18,6 +19,7 @@ struct entry {
     int64_t order;
     struct peer_address peer;
     uint32_t sid;
+    uint16_t credential;
     uint8_t kind; /* enum session_event_kind */
     uint8_t reason;
     uint8_t what; /* enum order_what */
@@ -66,6 +68,7 @@ void events_add(struct events *events, const struct session_event *event)
 
     entry->wall_ms = event->at.wall_ms;
     entry->sid = event->sid;
+    entry->credential = event->credential;
     entry->kind = (uint8_t)event->kind;
     entry->reason = (uint8_t)event->reason;
     if (event->peer)
@@ -142,6 +145,9 @@ static json_t *data_of(const struct entry *entry)
         set_peer(data, entry);
         if (entry->kind == SESSION_DISCONNECTED)
             json_object_set_new(data, "reason", json_string(reason_word(entry->reason)));
+        else
+            json_object_set_new(data, "credential",
+                                json_string(credential_name(entry->credential)));
         break;
     case SESSION_REFUSED:
         json_object_set_new(data, "cid", text_or_null(entry->cid));

@@ -2,6 +2,7 @@
 #include "admin/json.h"
 
 #include "base/units.h"
+#include "registry/credential_name.h"
 #include "registry/registry.h"
 #include "store/store.h"
 
@@ -22,12 +23,13 @@ json_t *json_of_record(const struct admin *admin, const struct registry_record *
 {
     char ip[ADDRESS_TEXT_BYTES];
 
-    return json_pack("{s:I, s:s, s:s, s:i, s:b, s:I, s:I, s:o, s:s, s:s}", "sid",
+    return json_pack("{s:I, s:s, s:s, s:i, s:b, s:I, s:I, s:o, s:s, s:s, s:s}", "sid",
                      (json_int_t)record->sid, "cid", record->cid, "cip",
                      peer_address_format(&record->peer, ip), "cport", record->peer.port, "cstatus",
                      record->connected, "since", (json_int_t)record->since, "last_seen",
                      (json_int_t)record->last_seen, "rtt_ms", json_of_rtt(record->rtt_us), "reason",
-                     reason_word(record->reason), "node", admin->node);
+                     reason_word(record->reason), "node", admin->node, "credential",
+                     credential_name(record->credential));
 }
 
 json_t *json_of_status(const struct admin *admin, struct moment now)

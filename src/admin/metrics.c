@@ -23,6 +23,10 @@
 
 #define TEXT_BYTES 32
 
+/* Passwords that are shown one by one: the first ones of the configuration. More would make a page
+ * that nobody reads, and hold the loop up for it. */
+#define PASSWORDS_SHOWN 200
+
 /* All that was asked for once, so that a line costs no more than its printing. */
 struct view {
     const struct metrics_sources *sources;
@@ -51,7 +55,8 @@ struct metric {
 
 static print_fn print_number, print_histogram, print_clients, print_connections, print_refusals,
     print_disconnects, print_abandoned, print_healthy, print_targets, print_requests, print_ready,
-    print_build, print_cpu, print_start, print_tls_handshakes, print_tls_expiry;
+    print_build, print_cpu, print_start, print_tls_handshakes, print_tls_expiry, print_logins,
+    print_last_logins;
 
 #define FROM_SOURCES(member)  SOURCES, offsetof(struct metrics_sources, member)
 #define FROM_SESSIONS(member) SESSIONS, offsetof(struct sessions_counters, member)
@@ -85,6 +90,10 @@ static const struct metric metrics[] = {
      "Connections that ended before 140 without a refusal, by reason."},
     {"cliser_refusals_total", COUNTER, print_refusals, FROM_ITS_PRINTER,
      "Connections that were refused or ended with a 4xx, by code."},
+    {"cliser_credential_logins_total", COUNTER, print_logins, FROM_ITS_PRINTER,
+     "Clients that gave this password since the last reload."},
+    {"cliser_credential_last_login_timestamp_seconds", GAUGE, print_last_logins, FROM_ITS_PRINTER,
+     "When the last of them did, in Unix seconds; 0 if none has."},
     {"cliser_disconnects_total", COUNTER, print_disconnects, FROM_ITS_PRINTER,
      "Connections that ended after 140, by reason."},
 
@@ -162,6 +171,8 @@ static struct view look(const struct metrics_sources *sources);
 static const void *find(const struct metric *metric, const struct view *view);
 static void print_labelled(FILE *out, const struct metric *metric, const char *label,
                            const char *value, uint64_t number);
+static void print_password(FILE *out, const struct metric *metric, struct credential_match who,
+                           uint64_t number);
 static void print_flag(FILE *out, const struct metric *metric, bool is_set);
 static uint64_t refusals_with(const struct sessions_counters *counters, int code);
 static bool is_abandoned(enum reason reason);
@@ -304,6 +315,24 @@ static void print_tls_expiry(FILE *out, const struct metric *metric, const struc
         fprintf(out, "%s %" PRId64 "\n", metric->name, view->server->tls_expires);
 }
 
+static void print_logins(FILE *out, const struct metric *metric, const struct view *view)
+{
+    const struct credentials *credentials = sessions_credentials(view->sources->sessions);
+    struct credential_use use;
+
+    for (size_t i = 0; i < PASSWORDS_SHOWN && credentials_use(credentials, i, &use); i++)
+        print_password(out, metric, use.who, use.logins);
+}
+
+static void print_last_logins(FILE *out, const struct metric *metric, const struct view *view)
+{
+    const struct credentials *credentials = sessions_credentials(view->sources->sessions);
+    struct credential_use use;
+
+    for (size_t i = 0; i < PASSWORDS_SHOWN && credentials_use(credentials, i, &use); i++)
+        print_password(out, metric, use.who, (uint64_t)use.last);
+}
+
 static void print_healthy(FILE *out, const struct metric *metric, const struct view *view)
 {
     print_flag(out, metric, store_healthy(view->sources->store));
@@ -354,7 +383,15 @@ static void print_start(FILE *out, const struct metric *metric, const struct vie
             seconds_text(view->sources->process.time_ms, MS_PER_S, buf));
 }
 
-/* No value of ours needs escaping: they are words from tables, and the version. */
+static void print_password(FILE *out, const struct metric *metric, struct credential_match who,
+                           uint64_t number)
+{
+    fprintf(out, "%s{credential=\"%s\",password=\"%u\"} %" PRIu64 "\n", metric->name,
+            credential_name(who.credential), (unsigned)who.password, number);
+}
+
+/* No value of ours needs escaping: they are words from tables, names that are like IDs, and the
+ * version. */
 static void print_labelled(FILE *out, const struct metric *metric, const char *label,
                            const char *value, uint64_t number)
 {

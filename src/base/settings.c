@@ -5,29 +5,35 @@
  */
 #include "base/settings.h"
 
+#include "base/settings_secret.h"
 #include "base/settings_value.h"
 
 #include <ini.h>
 #include <sodium.h>
 
-#include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#define MAX_FILE_BYTES    (1U << 20) /* far beyond any configuration; keeps /dev/zero out */
 #define MAX_MESSAGE_BYTES 512
 
-/* One pass over a file. */
-struct pass {
+/* The keys that the lines behind a [section] may set. */
+struct scope {
     const struct setting *table;
     size_t rows;
     void *out;
+    unsigned *set_at;  /* line of each row, 0 while it is not set */
+    const char *named; /* of a section with a free name: what stands before it; else NULL */
+    bool is_unknown;   /* no section that we know, or none at all: keys are passed over */
+};
+
+/* One pass over a file. */
+struct pass {
+    struct scope plain; /* that of sections without a name of their own */
+    const struct settings_named *named;
+    unsigned *named_set_at;
+    struct scope scope; /* of the line */
     struct settings_report *report;
     const char *next; /* rest of the file's text */
     const char *end;
@@ -36,10 +42,11 @@ struct pass {
     unsigned line_number;
     bool line_was_key; /* inih called back for it */
     bool after_key; /* since the last [section]: inih takes an indented line for more of that key */
-    bool in_unknown_section;
 };
 
-static char *read_file(const char *path, size_t *len, char *message, size_t message_size);
+static void read_text(const char *text, size_t len, const struct scope *plain,
+                      const struct settings_named *named, unsigned *named_set_at,
+                      struct settings_report *report);
 static char *read_line(char *buf, int size, void *stream);
 static int take_key(void *user, const char *section, const char *key, const char *value);
 static void check_line_before_inih(struct pass *pass, size_t limit);
@@ -49,9 +56,14 @@ static bool is_continuation(const struct pass *pass);
 static bool take_continuation(struct pass *pass, const struct setting *row);
 static size_t len_before_comment(const char *text, size_t len);
 static bool is_blank(char byte);
-static void check_section(struct pass *pass, const char *header, size_t len);
+static void enter_section(struct pass *pass, const char *header, size_t len);
+static bool begins_named(const struct settings_named *named, const char *name, size_t len);
+static void enter_named(struct pass *pass, const char *name, size_t len);
 static void report_unknown(struct pass *pass, const char *section, const char *key);
-static const char *list_names(const struct pass *pass, const char *section, char *buf, size_t size);
+static const char *list_sections(const struct pass *pass, char *buf, size_t size);
+static const char *list_keys(const struct scope *scope, const char *section, char *buf,
+                             size_t size);
+static void append_name(char *buf, size_t size, const char *name, const char *behind);
 static bool keys_equal(const char *left, const char *right);
 
 int settings_set_defaults(const struct setting *table, size_t rows, void *out)
@@ -74,35 +86,39 @@ int settings_set_defaults(const struct setting *table, size_t rows, void *out)
 int settings_load(const char *path, const struct setting *table, size_t rows, void *out,
                   struct settings_report *report)
 {
+    return settings_load_named(path, table, rows, NULL, out, report);
+}
+
+int settings_load_named(const char *path, const struct setting *table, size_t rows,
+                        const struct settings_named *named, void *out,
+                        struct settings_report *report)
+{
     char message[MAX_MESSAGE_BYTES];
     size_t len = 0;
 
     *report = (struct settings_report){.path = path, .table = table, .rows = rows};
     report->set_at = calloc(rows, sizeof(*report->set_at));
-    if (!report->set_at || settings_set_defaults(table, rows, out) != 0) {
+    unsigned *named_set_at = named ? calloc(named->rows, sizeof(*named_set_at)) : NULL;
+    char *text = NULL;
+    if (!report->set_at || (named && !named_set_at) ||
+        settings_set_defaults(table, rows, out) != 0) {
         report->out_of_memory = true;
-        return -1;
+        goto out;
     }
-
-    char *text = read_file(path, &len, message, sizeof(message));
+    text = settings_read_file(path, false, &len, &report->mode, message, sizeof(message));
     if (!text) {
         settings_report_add(report, 0, "%s", message);
-        return -1;
+        goto out;
     }
 
-    struct pass pass = {
-        .table = table,
-        .rows = rows,
-        .out = out,
-        .report = report,
-        .next = text,
-        .end = text + len,
-        .line_was_key = true,
-    };
-    /* The result would be the first line that is no ini at all; read_line finds each of them. */
-    (void)ini_parse_stream(read_line, &pass, take_key, &pass);
+    read_text(text, len,
+              &(struct scope){.table = table, .rows = rows, .out = out, .set_at = report->set_at},
+              named, named_set_at, report);
     sodium_memzero(text, len);
+
+out:
     free(text);
+    free(named_set_at);
     return settings_report_is_empty(report) ? 0 : -1;
 }
 
@@ -211,110 +227,23 @@ void settings_report_clear(struct settings_report *report)
     *report = (struct settings_report){.path = NULL};
 }
 
-char *settings_read_secret(const char *path, char *message, size_t message_size)
+static void read_text(const char *text, size_t len, const struct scope *plain,
+                      const struct settings_named *named, unsigned *named_set_at,
+                      struct settings_report *report)
 {
-    size_t len = 0;
-    char *text = read_file(path, &len, message, message_size);
+    struct pass pass = {
+        .plain = *plain,
+        .scope = *plain,
+        .named = named,
+        .named_set_at = named_set_at,
+        .report = report,
+        .next = text,
+        .end = text + len,
+        .line_was_key = true,
+    };
 
-    if (!text)
-        return NULL;
-    if (memchr(text, '\0', len)) {
-        snprintf(message, message_size, "%s has a NUL byte in it; it should be one line of text",
-                 path);
-        sodium_memzero(text, len);
-        free(text);
-        return NULL;
-    }
-    /* Nobody keeps the other lines, which may hold the password before this one: wipe them here. */
-    size_t line_len = strcspn(text, "\n");
-    sodium_memzero(text + line_len, len - line_len);
-    if (line_len > 0 && text[line_len - 1] == '\r')
-        text[--line_len] = '\0';
-    if (memchr(text, '\r', line_len)) {
-        snprintf(message, message_size,
-                 "the first line of %s has a CR in it; no client could send such a password", path);
-        settings_free_secret(text);
-        return NULL;
-    }
-    if (text[0] == '\0') {
-        snprintf(message, message_size, "the first line of %s is empty; it should be the password",
-                 path);
-        settings_free_secret(text);
-        return NULL;
-    }
-    return text;
-}
-
-int settings_secret_is_private(int fd, const char *path, char *message, size_t message_size)
-{
-    struct stat info;
-
-    if (fstat(fd, &info) != 0) {
-        snprintf(message, message_size, "cannot read %s: %s", path, strerror(errno));
-        return -1;
-    }
-    if (info.st_mode & (S_IWGRP | S_IRWXO)) {
-        snprintf(message, message_size, "%s is open to others; close it: chmod 600 %s", path, path);
-        return -1;
-    }
-    if (info.st_uid != 0 && info.st_uid != geteuid()) {
-        snprintf(message, message_size,
-                 "%s belongs to somebody else; it should be root's or our own: chown root %s", path,
-                 path);
-        return -1;
-    }
-    return 0;
-}
-
-void settings_free_secret(char *secret)
-{
-    if (secret)
-        sodium_memzero(secret, strlen(secret));
-    free(secret);
-}
-
-/* Opened without blocking, so that a FIFO cannot hang a reload. Returns len bytes and a NUL, or
- * NULL with "path: what is wrong" in message. */
-static char *read_file(const char *path, size_t *len, char *message, size_t message_size)
-{
-    struct stat info;
-    char *text = NULL;
-    const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-
-    if (fd < 0 || fstat(fd, &info) != 0) {
-        snprintf(message, message_size, "%s: cannot be opened: %s", path, strerror(errno));
-        goto out;
-    }
-    if (!S_ISREG(info.st_mode) || info.st_size > (off_t)MAX_FILE_BYTES) {
-        snprintf(message, message_size, "%s: is not a file of at most 1 MiB", path);
-        goto out;
-    }
-
-    text = calloc(1, (size_t)info.st_size + 1);
-    if (!text) {
-        snprintf(message, message_size, "%s: out of memory", path);
-        goto out;
-    }
-    *len = 0;
-    while (*len < (size_t)info.st_size) {
-        const ssize_t got = read(fd, text + *len, (size_t)info.st_size - *len);
-        if (got == 0)
-            break;
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0) {
-            snprintf(message, message_size, "%s: cannot be read: %s", path, strerror(errno));
-            free(text);
-            text = NULL;
-            goto out;
-        }
-        *len += (size_t)got;
-    }
-
-out:
-    if (fd >= 0)
-        close(fd);
-    return text;
+    /* The result would be the first line that is no ini at all; read_line finds each of them. */
+    (void)ini_parse_stream(read_line, &pass, take_key, &pass);
 }
 
 /* inih's fgets: hands out the next line, or an empty one in place of a line that is wrong. */
@@ -324,8 +253,11 @@ static char *read_line(char *buf, int size, void *stream)
     const size_t limit = (size_t)size - 2; /* inih wants room for LF and NUL */
 
     check_line_after_inih(pass);
-    if (pass->next == pass->end)
+    if (pass->next == pass->end) {
+        /* inih's own, on the stack; the last line may be a password. */
+        sodium_memzero(buf, (size_t)size);
         return NULL;
+    }
 
     const char *newline = memchr(pass->next, '\n', (size_t)(pass->end - pass->next));
     const char *line_end = newline ? newline : pass->end;
@@ -379,27 +311,60 @@ static void check_line_after_inih(struct pass *pass)
         return;
     if (is_header(text, len)) {
         pass->after_key = false;
-        check_section(pass, text, len);
+        enter_section(pass, text, len);
         return;
     }
     settings_report_add(pass->report, pass->line_number,
                         "expected \"[section]\", \"key = value\" or a comment that begins with ;");
 }
 
-/* Reported where it stands, whether it has keys or not; its keys are passed over then. */
-static void check_section(struct pass *pass, const char *header, size_t len)
+/* An unknown one is reported where it stands, whether it has keys or not. */
+static void enter_section(struct pass *pass, const char *header, size_t len)
 {
-    const size_t name_len = (size_t)((const char *)memchr(header, ']', len) - header) - 1;
+    const char *name = header + 1;
+    const size_t name_len = (size_t)((const char *)memchr(header, ']', len) - name);
     char known[MAX_MESSAGE_BYTES] = "";
 
-    pass->in_unknown_section = true;
-    for (size_t i = 0; i < pass->rows && pass->in_unknown_section; i++)
-        pass->in_unknown_section = strlen(pass->table[i].section) != name_len ||
-                                   memcmp(pass->table[i].section, header + 1, name_len) != 0;
-    if (pass->in_unknown_section)
+    if (begins_named(pass->named, name, name_len)) {
+        enter_named(pass, name, name_len);
+        return;
+    }
+    pass->scope = pass->plain;
+    pass->scope.is_unknown = true;
+    for (size_t i = 0; i < pass->plain.rows && pass->scope.is_unknown; i++)
+        pass->scope.is_unknown = strlen(pass->plain.table[i].section) != name_len ||
+                                 memcmp(pass->plain.table[i].section, name, name_len) != 0;
+    if (pass->scope.is_unknown)
         settings_report_add(pass->report, pass->line_number,
-                            "unknown section [%.*s]; the sections are %s", (int)name_len,
-                            header + 1, list_names(pass, NULL, known, sizeof(known)));
+                            "unknown section [%.*s]; the sections are %s", (int)name_len, name,
+                            list_sections(pass, known, sizeof(known)));
+}
+
+static bool begins_named(const struct settings_named *named, const char *name, size_t len)
+{
+    const size_t begin_len = named ? strlen(named->section) : 0;
+
+    return named && len >= begin_len && memcmp(name, named->section, begin_len) == 0 &&
+           (len == begin_len || name[begin_len] == ' ');
+}
+
+/* inih cuts the names of sections at 49 bytes, so this one is taken from the line itself. */
+static void enter_named(struct pass *pass, const char *name, size_t len)
+{
+    const struct settings_named *named = pass->named;
+    const size_t begin_len = strlen(named->section);
+    const size_t skipped = len > begin_len ? begin_len + 1 : len;
+
+    memset(pass->named_set_at, 0, named->rows * sizeof(*pass->named_set_at));
+    pass->scope = (struct scope){
+        .table = named->table,
+        .rows = named->rows,
+        .set_at = pass->named_set_at,
+        .named = named->section,
+        .out = named->begin(pass->plain.out, name + skipped, len - skipped, pass->line_number,
+                            pass->report),
+    };
+    pass->scope.is_unknown = !pass->scope.out;
 }
 
 /* A whole "[section]"; inih would pass over what stands behind it, and over a half one. */
@@ -440,10 +405,11 @@ static bool take_continuation(struct pass *pass, const struct setting *row)
         name_end--;
 
     bool is_key = false;
-    for (size_t i = 0; i < pass->rows && has_sign && !is_key; i++) {
-        is_key = strcmp(pass->table[i].section, row->section) == 0 &&
-                 strlen(pass->table[i].key) == (size_t)(name_end - text) &&
-                 memcmp(pass->table[i].key, text, (size_t)(name_end - text)) == 0;
+    for (size_t i = 0; i < pass->scope.rows && has_sign && !is_key; i++) {
+        const struct setting *other = &pass->scope.table[i];
+        is_key = strcmp(other->section, row->section) == 0 &&
+                 strlen(other->key) == (size_t)(name_end - text) &&
+                 memcmp(other->key, text, (size_t)(name_end - text)) == 0;
     }
     if (settings_is_list(row) && !is_key)
         return true;
@@ -477,22 +443,26 @@ static int take_key(void *user, const char *section, const char *key, const char
 {
     struct pass *pass = user;
     struct settings_report *report = pass->report;
-    const struct setting *row = settings_find(pass->table, pass->rows, section, key);
+    const struct scope *scope = &pass->scope;
+    const struct setting *row =
+        settings_find(scope->table, scope->rows, scope->named ? scope->named : section, key);
     char message[MAX_MESSAGE_BYTES];
 
     const bool goes_on = is_continuation(pass);
     pass->line_was_key = true;
     pass->after_key = true;
+    if (scope->is_unknown)
+        return 1;
     if (!row) {
-        if (!goes_on && !pass->in_unknown_section)
+        if (!goes_on)
             report_unknown(pass, section, key);
         return 1;
     }
     if (goes_on && !take_continuation(pass, row))
         return 1;
 
-    unsigned *set_at = &report->set_at[row - pass->table];
-    void *place = (char *)pass->out + row->offset;
+    unsigned *set_at = &scope->set_at[row - scope->table];
+    void *place = (char *)scope->out + row->offset;
     if (*set_at != 0 && !settings_is_list(row)) {
         settings_report_add(report, pass->line_number, "%s is set twice; line %u has it already",
                             row->key, *set_at);
@@ -516,32 +486,48 @@ static int take_key(void *user, const char *section, const char *key, const char
 
 static void report_unknown(struct pass *pass, const char *section, const char *key)
 {
+    const struct scope *scope = &pass->scope;
     char known[MAX_MESSAGE_BYTES] = "";
 
     if (section[0] == '\0')
         settings_report_add(pass->report, pass->line_number,
                             "%s stands before any section; the sections are %s", key,
-                            list_names(pass, NULL, known, sizeof(known)));
+                            list_sections(pass, known, sizeof(known)));
     else
-        settings_report_add(pass->report, pass->line_number, "unknown key %s in [%s]; it has %s",
-                            key, section, list_names(pass, section, known, sizeof(known)));
+        settings_report_add(
+            pass->report, pass->line_number, "unknown key %s in [%s]; it has %s", key, section,
+            list_keys(scope, scope->named ? scope->named : section, known, sizeof(known)));
 }
 
-/* The names of a section's keys, or of all sections for NULL, for people. Returns buf. */
-static const char *list_names(const struct pass *pass, const char *section, char *buf, size_t size)
+/* The names of all sections, for people. Returns buf. */
+static const char *list_sections(const struct pass *pass, char *buf, size_t size)
 {
-    size_t len = 0;
+    const struct scope *plain = &pass->plain;
 
-    for (size_t i = 0; i < pass->rows && len < size; i++) {
-        const struct setting *row = &pass->table[i];
-        const bool seen = i > 0 && strcmp(row->section, pass->table[i - 1].section) == 0;
+    for (size_t i = 0; i < plain->rows; i++) {
+        if (i == 0 || strcmp(plain->table[i].section, plain->table[i - 1].section) != 0)
+            append_name(buf, size, plain->table[i].section, "");
+    }
+    if (pass->named)
+        append_name(buf, size, pass->named->section, " NAME");
+    return buf;
+}
 
-        if (section ? strcmp(row->section, section) != 0 : seen)
-            continue;
-        len += (size_t)snprintf(buf + len, size - len, "%s%s", len > 0 ? ", " : "",
-                                section ? row->key : row->section);
+/* The names of a section's keys. Returns buf. */
+static const char *list_keys(const struct scope *scope, const char *section, char *buf, size_t size)
+{
+    for (size_t i = 0; i < scope->rows; i++) {
+        if (strcmp(scope->table[i].section, section) == 0)
+            append_name(buf, size, scope->table[i].key, "");
     }
     return buf;
+}
+
+static void append_name(char *buf, size_t size, const char *name, const char *behind)
+{
+    const size_t len = strlen(buf);
+
+    snprintf(buf + len, size - len, "%s%s%s", len > 0 ? ", " : "", name, behind);
 }
 
 static bool keys_equal(const char *left, const char *right)

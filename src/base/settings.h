@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <sys/types.h>
+
 enum setting_type {
     SETTING_BOOL,     /* bool: yes or no */
     SETTING_NUMBER,   /* uint64_t, minimum to maximum */
@@ -57,10 +59,25 @@ struct settings_report {
     } * errors;
     size_t count;
     unsigned lines;     /* that the file has */
+    mode_t mode;        /* of the file, as stat() has it */
     bool out_of_memory; /* there may be more errors than these */
     unsigned *set_at;   /* line of each table row in the file, 0 where the default holds */
     const struct setting *table;
     size_t rows;
+};
+
+/* Sections with free names, such as [credential NAME]: any number of them, each with the keys of
+ * one table and a struct of its own for their values. Such a table has no defaults. */
+struct settings_named {
+    const char *section; /* what stands before the name, and is the section of each row */
+    const struct setting *table;
+    size_t rows;
+
+    /* The section begins: what stands behind the first blank, len bytes of anything. Returns the
+     * zeroed struct for its values, which must stay where it is until the next call or the end of
+     * the file, or NULL when memory is out. What is wrong with the name is added to the report. */
+    void *(*begin)(void *out, const char *name, size_t len, unsigned line,
+                   struct settings_report *report);
 };
 
 /* Sets every row's default in *out, which must be zeroed. Returns 0, or -1 when memory is out. */
@@ -73,6 +90,12 @@ int settings_set_defaults(const struct setting *table, size_t rows, void *out);
  */
 int settings_load(const char *path, const struct setting *table, size_t rows, void *out,
                   struct settings_report *report);
+
+/* The same for a file that may have sections with free names as well. What begin() made is to be
+ * cleared by who made it, with settings_clear() for the values. */
+int settings_load_named(const char *path, const struct setting *table, size_t rows,
+                        const struct settings_named *named, void *out,
+                        struct settings_report *report);
 
 /*
  * Sets one value given by other means, such as a command line. '-' and '_' in keys are the same.
@@ -118,16 +141,21 @@ const char *settings_report_text(const struct settings_report *report, size_t in
 void settings_report_clear(struct settings_report *report);
 
 /*
- * Reads a secret from the first line of a file. Returns a heap string to be wiped and freed by
- * settings_free_secret(), or NULL with what is wrong in message.
+ * Reads a secret from the first line of a file, which must be private. Returns a heap string to be
+ * wiped and freed by settings_free_secret(), or NULL with what is wrong in message.
  */
 char *settings_read_secret(const char *path, char *message, size_t message_size);
 
 /*
- * Is this open file with a secret closed to others? Root or we have to own it; its group may read
- * it and no more, others nothing. Returns 0, or -1 with what is wrong and its mend in message.
+ * Is this open file one that a secret may be in: neither read nor written by others, not written by
+ * its group, and root's, ours, or that of the user we trust? Returns 0, or -1 with what is wrong,
+ * and the command that mends it, in message. path is only for the message.
  */
-int settings_secret_is_private(int fd, const char *path, char *message, size_t message_size);
+int settings_secret_is_private(int fd, const char *path, char *message, size_t size);
+
+/* Files of this user may hold secrets too, from here on: the one that we will become. Asks the
+ * system for it, and may wait for that. NULL, or a user that there is not: nobody. */
+void settings_trust_user(const char *user);
 
 /* Overwrites and frees; NULL is allowed. */
 void settings_free_secret(char *secret);

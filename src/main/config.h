@@ -16,6 +16,20 @@
 extern const struct setting config_table[];
 extern const size_t config_rows;
 
+/* And that of each [credential NAME]. All of its keys can be reloaded. */
+extern const struct setting config_credential_table[];
+extern const size_t config_credential_rows;
+
+/* Passwords, and the IDs that they are for: [auth], or a [credential NAME]. */
+struct config_credential {
+    char name[CREDENTIAL_NAME_MAX_BYTES + 1]; /* CREDENTIAL_NAME_AUTH for [auth] */
+    unsigned line;                            /* of its header; 0 for [auth] */
+    struct settings_list passwords;
+    struct settings_list password_files;
+    struct settings_list file_passwords; /* what password_files hold */
+    struct settings_list ids;            /* globs; unused for [auth], which is for all */
+};
+
 /* Everything the file says. The parts are the options of the modules they are named after. */
 struct config {
     struct settings_list listen;
@@ -29,9 +43,10 @@ struct config {
     char *user; /* NULL: stay who we are */
     bool seccomp;
     uint64_t drain_ms;
-    struct settings_list passwords;
-    struct settings_list password_files;
-    struct settings_list file_passwords; /* what password_files hold */
+    struct config_credential auth;
+    struct config_credential *credentials; /* the sections, in the order of the file */
+    size_t credential_count;
+    bool shows_passwords; /* everybody on this host may read the file, and a password in it */
     struct sessions_options sessions;
     struct store_options store; /* without node */
     char *control_socket;

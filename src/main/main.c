@@ -75,6 +75,7 @@ struct listener_to_reload {
 
 static bool parse_options(int argc, char **argv, struct options *options, int *status);
 static void print_help(void);
+static void print_key(const struct setting *row);
 static int open_network(struct daemon *daemon);
 static int open_registry(struct daemon *daemon);
 static int open_server(struct daemon *daemon);
@@ -109,6 +110,7 @@ static struct server_options server_options_of(const struct daemon *daemon,
 static struct sessions_options sessions_options_of(const struct daemon *daemon,
                                                    const struct config *config);
 static unsigned user_timeout_ms(const struct config *config);
+static void warn_of_shown_passwords(const struct daemon *daemon, const struct config *config);
 static void make_room(struct daemon *daemon, const struct config *config);
 static void log_limits(const struct config *config, uint64_t descriptors, uint64_t room);
 
@@ -237,10 +239,18 @@ static void print_help(void)
 
         if (i == 0 || strcmp(row->section, config_table[i - 1].section) != 0)
             printf("  [%s]\n", row->section);
-        printf("  %-17s %s%s%s%s\n", row->key, row->help, row->def ? " (" : "",
-               row->def ? row->def : "", row->def ? ")" : "");
+        print_key(row);
     }
+    printf("  [credential NAME]\n");
+    for (size_t i = 0; i < config_credential_rows; i++)
+        print_key(&config_credential_table[i]);
     printf("\nExit status: 0 done, 1 failed, 2 wrong usage or configuration.\n");
+}
+
+static void print_key(const struct setting *row)
+{
+    printf("  %-17s %s%s%s%s\n", row->key, row->help, row->def ? " (" : "",
+           row->def ? row->def : "", row->def ? ")" : "");
 }
 
 /* Ports first, while we may still be root; then we are somebody else for good. */
@@ -442,6 +452,7 @@ static void say_ready(const struct daemon *daemon)
     log_event(LOG_LEVEL_INFO, "control", LOG_STR("socket", daemon->started.control_socket),
               LOG_STR("http", http_address(daemon->http)));
     warn_of_expiry(daemon);
+    warn_of_shown_passwords(daemon, &daemon->started);
     log_announce("ready", line ? line : "ready");
     free(line);
     (void)sd_notify(0, "READY=1");
@@ -595,6 +606,7 @@ static bool reload_file(struct daemon *daemon, const struct listener_to_reload *
 
     apply(daemon, &wanted, credentials, tokens);
     warn_of_restart(&daemon->started, &wanted, listener);
+    warn_of_shown_passwords(daemon, &wanted);
     done = true;
 
 out:
@@ -692,6 +704,18 @@ static unsigned user_timeout_ms(const struct config *config)
     const uint64_t ms = config->sessions.interval_ms * config->sessions.misses;
 
     return ms > INT32_MAX ? INT32_MAX : (unsigned)ms;
+}
+
+/* No error: others may be trusted on this host, and the password is of use beyond it only. */
+static void warn_of_shown_passwords(const struct daemon *daemon, const struct config *config)
+{
+    char mend[512];
+
+    if (!config->shows_passwords)
+        return;
+    snprintf(mend, sizeof(mend), "chmod o-rwx %s, or name a file with password_file", daemon->file);
+    log_event(LOG_LEVEL_WARN, "passwords_shown", LOG_STR("config", daemon->file),
+              LOG_STR("mend", mend));
 }
 
 /* As many descriptors as there may be connections, or as many as we may have; says so if that is

@@ -29,6 +29,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -389,6 +390,7 @@ static bool read_once(struct conn *conn)
         conn->env->received_bytes += (size_t)got;
         if (!conn->closing)
             take_bytes(conn, bytes, (size_t)got);
+        explicit_bzero(bytes, (size_t)got); /* it may have been a password */
     } else if (got == 0) {
         end_by_peer(conn, REASON_LEFT);
     } else if (errno != EAGAIN && errno != EINTR) {
@@ -445,14 +447,17 @@ static void take_kept_lines(struct conn *conn)
 {
     struct evbuffer *input = bufferevent_get_input(conn->bev);
     const size_t len = evbuffer_get_length(input);
-    const char *bytes = (const char *)evbuffer_pullup(input, -1);
+    char *bytes = (char *)evbuffer_pullup(input, -1);
 
     if (len == 0)
         return;
-    if (bytes)
-        drain_kept(conn, take_lines(conn, bytes, len));
-    else
+    if (bytes) {
+        const size_t taken = take_lines(conn, bytes, len);
+        explicit_bzero(bytes, taken); /* it may have been a password */
+        drain_kept(conn, taken);
+    } else {
         session_end(&conn->session, REASON_RESOURCES, clock_now());
+    }
 }
 
 /* Takes every whole line, and returns how many bytes that were: what is left over is the begin of

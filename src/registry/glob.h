@@ -18,7 +18,13 @@ int glob_check(const char *glob, char *message, size_t message_size);
 /* Is there nothing in it but the characters of an ID? */
 bool glob_is_plain(const char *glob);
 
+/* Has every [ in it a ]? One that has not stands for itself, and so matches no ID. */
+bool glob_is_closed(const char *glob);
+
 bool glob_matches(const char *glob, const char *cid);
+
+/* What comparing an ID with it may cost at most, in comparisons with a short one. */
+size_t glob_weight(const char *glob);
 
 /* How many bytes at its begin every ID has that it matches. */
 size_t glob_prefix_len(const char *glob);
@@ -36,7 +42,7 @@ bool glob_set_matches(const struct glob_set *set, const char *cid);
 /* How many of them have a pattern in them: each is tried on each ID. */
 size_t glob_set_patterns(const struct glob_set *set);
 
-/* What comparing an ID with all of them may cost at most, in comparisons with a short one. */
+/* The sum of the weights of these. */
 size_t glob_set_weight(const struct glob_set *set);
 
 #endif

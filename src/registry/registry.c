@@ -112,12 +112,13 @@ void registry_remove(struct registry *registry, struct registry_record *record)
 }
 
 void registry_connect(struct registry *registry, struct registry_record *record,
-                      const struct peer_address *peer, int64_t now)
+                      const struct peer_address *peer, uint16_t credential, int64_t now)
 {
     if (!record->connected)
         registry->connected++;
     record->connected = true;
     record->peer = *peer;
+    record->credential = credential;
     record->since = now;
     record->last_seen = now;
     record->rtt_us = 0;

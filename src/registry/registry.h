@@ -53,6 +53,7 @@ struct registry_record {
     struct session *holder; /* the session that has or is registering this ID, or NULL */
     struct probe *probe;    /* a newcomer waits to hear whether the holder is alive, or NULL */
 
+    uint16_t credential; /* that it last came with: number of a name (credential_name.h), or 0 */
     uint8_t cid_len;
     char cid[]; /* ends with NUL */
 };
@@ -84,9 +85,9 @@ struct registry_record *registry_restore(struct registry *registry, uint32_t sid
 /* Frees a record and its sid. It must have no holder, probe or claims. */
 void registry_remove(struct registry *registry, struct registry_record *record);
 
-/* The client is connected from there, since now. */
+/* The client is connected from there, with this credential, since now. */
 void registry_connect(struct registry *registry, struct registry_record *record,
-                      const struct peer_address *peer, int64_t now);
+                      const struct peer_address *peer, uint16_t credential, int64_t now);
 
 /* The client is disconnected, since now, for this reason. */
 void registry_disconnect(struct registry *registry, struct registry_record *record,

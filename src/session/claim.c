@@ -18,7 +18,7 @@ struct probe {
     uint64_t due_us;
 };
 
-static bool may_have(struct session *session, const char *id, size_t len);
+static bool may_claim(struct session *session, const char *id, size_t len);
 static void hold(struct session *session, struct registry_record *record);
 static void contest(struct session *session, struct registry_record *record);
 static void start_probe(struct session *session, struct registry_record *record);
@@ -31,7 +31,7 @@ void claim_id(struct session *session, const char *id, size_t len)
 {
     struct sessions *all = session->all;
 
-    if (!may_have(session, id, len)) {
+    if (!may_claim(session, id, len)) {
         session_end(session, REASON_NOT_ALLOWED, all->now);
         return;
     }
@@ -140,12 +140,17 @@ void claim_clear(struct sessions *all)
     }
 }
 
-/* docs/protocol.md, "Refusals", 422. */
-static bool may_have(struct session *session, const char *id, size_t len)
+/*
+ * By the password, as the credentials that hold now have it: a reload since it was taken may have
+ * changed what it covers, or taken it away, and then it covers nothing. And by what the connection
+ * has proved (docs/protocol.md, "Refusals", 422).
+ */
+static bool may_claim(struct session *session, const char *id, size_t len)
 {
-    const struct session_ops *ops = session->all->ops;
+    const struct sessions *all = session->all;
 
-    return !ops->may_have_id || ops->may_have_id(session, id, len);
+    return credentials_allow(all->credentials, session->login.credential, id, len) &&
+           (!all->ops->may_have_id || all->ops->may_have_id(session, id, len));
 }
 
 /* The ID is free: it belongs to this session from here on, and the store is asked to say so too. */
@@ -161,7 +166,8 @@ static void hold(struct session *session, struct registry_record *record)
     record->holder = session;
     session->record = record;
     all->held_count++;
-    if (store_register(all->store, record, &session->peer, session->serial, all->now) == 0)
+    if (store_register(all->store, record, &session->peer, session->login.credential,
+                       session->serial, all->now) == 0)
         record->claims++;
     else
         session_end(session, REASON_REGISTRY, all->now);

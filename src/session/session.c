@@ -214,6 +214,11 @@ const struct sessions_counters *sessions_counters(const struct sessions *all)
     return &all->counters;
 }
 
+const struct credentials *sessions_credentials(const struct sessions *all)
+{
+    return all->credentials;
+}
+
 size_t sessions_connected(const struct sessions *all)
 {
     return all->connected_count;
@@ -359,7 +364,10 @@ static void on_send(struct server_fsm *fsm, const struct proto_code_info *code)
 
 static bool on_check_password(struct server_fsm *fsm, const char *line, size_t len)
 {
-    return credentials_accept(session_of(fsm)->all->credentials, line, len);
+    struct session *session = session_of(fsm);
+    struct sessions *all = session->all;
+
+    return credentials_log_in(all->credentials, line, len, sessions_now_s(all), &session->login);
 }
 
 static void on_claim_id(struct server_fsm *fsm, const char *id, size_t len)
@@ -427,12 +435,14 @@ static void on_connected(struct session *session)
     session->since_us = 0;
     keepalive_add(&all->keepalive, &session->keepalive, hash_number(session->serial),
                   all->now.mono_us);
-    registry_connect(all->registry, session->record, &session->peer, sessions_now_s(all));
+    registry_connect(all->registry, session->record, &session->peer, session->login.credential,
+                     sessions_now_s(all));
     session_log_connected(session);
     tell_watch(all, &(struct session_event){.kind = SESSION_CONNECTED,
                                             .cid = session->record->cid,
                                             .cid_len = session->record->cid_len,
                                             .sid = session->record->sid,
+                                            .credential = session->login.credential,
                                             .peer = &session->peer});
     all->ops->resume(session);
 }

@@ -58,6 +58,7 @@ struct session {
         TAILQ_ENTRY(session) pending;     /* before 140: in the order of accept */
         struct keepalive_entry keepalive; /* after */
     };
+    struct credential_match login; /* what it came with, once the password was right */
     uint8_t reason; /* enum reason: why it is being ended, for an end without a refusal */
 };
 
@@ -115,6 +116,7 @@ struct session_event {
     size_t cid_len;
     uint32_t sid; /* 0 unless it was connected */
     enum reason reason;
+    uint16_t credential;             /* SESSION_CONNECTED: number of its name */
     const struct peer_address *peer; /* NULL for SESSION_ORDER */
     const struct order_news *order;  /* for SESSION_ORDER */
 };
@@ -177,6 +179,9 @@ void sessions_look_at_pending(struct sessions *all, struct moment now);
 const struct sessions_options *sessions_options(const struct sessions *all);
 
 const struct sessions_counters *sessions_counters(const struct sessions *all);
+
+/* Valid until the next reload. */
+const struct credentials *sessions_credentials(const struct sessions *all);
 
 /* Sessions that are connected, and those on their way there. */
 size_t sessions_connected(const struct sessions *all);

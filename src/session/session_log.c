@@ -19,7 +19,9 @@ void session_log_connected(struct session *session)
     log_event(LOG_LEVEL_INFO, "connected", LOG_NUM("serial", session->serial),
               LOG_STR("cid", record->cid), LOG_NUM("sid", record->sid),
               LOG_STR("cip", peer_address_format(&session->peer, ip)),
-              LOG_NUM("cport", session->peer.port));
+              LOG_NUM("cport", session->peer.port),
+              LOG_STR("credential", credential_name(session->login.credential)),
+              LOG_NUM("password", session->login.password));
 }
 
 void session_log_ended(struct session *session, enum server_fsm_state old, enum reason reason)

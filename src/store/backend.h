@@ -24,7 +24,8 @@ struct change {
     uint32_t sid;
     uint32_t rtt_us;
     struct peer_address peer;
-    uint8_t kind; /* enum change_kind */
+    uint16_t credential; /* CHANGE_REGISTER: number of its name */
+    uint8_t kind;        /* enum change_kind */
     uint8_t reason;
     uint8_t order_wave;
     uint8_t order_flags;

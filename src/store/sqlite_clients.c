@@ -1,6 +1,8 @@
 /* Rows of the table of clients from records and back. What makes no sense in it is refused. */
 #include "store/sqlite_clients.h"
 
+#include "registry/credential_name.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -15,7 +17,7 @@ static int load_row(struct sqlite_file *f, struct registry *registry, sqlite3_st
 int sqlite_clients_load(struct sqlite_file *f, struct registry *registry, int64_t now)
 {
     static const char select[] = "SELECT sid, cid, cip, cport, cstatus, since, last_seen, rtt_ms,"
-                                 " reason FROM clients";
+                                 " reason, credential FROM clients";
     sqlite3_stmt *row = NULL;
     int rc;
 
@@ -60,6 +62,7 @@ int sqlite_clients_write(struct sqlite_file *f, const struct change *change, con
         sqlite_file_bind_text(f, statement, 3, peer_address_format(&change->peer, ip));
         sqlite3_bind_int(stmt, 4, change->peer.port);
         sqlite_file_bind_text(f, statement, 9, node);
+        sqlite_file_bind_text(f, statement, 11, credential_name(change->credential));
     }
     if (change->kind != CHANGE_FORGET) {
         sqlite3_bind_int64(stmt, 5, change->since);
@@ -97,6 +100,7 @@ int sqlite_clients_write_all(struct sqlite_file *f, const struct registry *regis
         sqlite_file_bind_text(f, SQLITE_STATEMENT_INSERT, 8, reason_word(record->reason));
         sqlite_file_bind_text(f, SQLITE_STATEMENT_INSERT, 9, node);
         sqlite3_bind_int(stmt, 10, record->connected);
+        sqlite_file_bind_text(f, SQLITE_STATEMENT_INSERT, 11, credential_name(record->credential));
         if (sqlite_file_run(f, SQLITE_STATEMENT_INSERT) != 0)
             return -1;
     }
@@ -112,6 +116,7 @@ static int load_row(struct sqlite_file *f, struct registry *registry, sqlite3_st
     const char *cid = (const char *)sqlite3_column_text(row, 1);
     const char *cip = (const char *)sqlite3_column_text(row, 2);
     const char *reason = (const char *)sqlite3_column_text(row, 8);
+    const char *credential = (const char *)sqlite3_column_text(row, 9);
     struct registry_record *record = NULL;
 
     if (sid >= 1 && sid <= MAX_SID && cid && cport >= 0 && cport <= UINT16_MAX && rtt_ms >= 0 &&
@@ -128,6 +133,8 @@ static int load_row(struct sqlite_file *f, struct registry *registry, sqlite3_st
     record->last_seen = sqlite3_column_int64(row, 6);
     record->rtt_us = (uint32_t)(rtt_ms * 1000.0);
     record->reason = (uint8_t)reason_parse(reason ? reason : "");
+    if (credential && credential_name_valid(credential, strlen(credential)))
+        record->credential = credential_name_number(credential);
     if (sqlite3_column_int(row, 4) != 0)
         registry_disconnect(registry, record, REASON_CRASH, now);
     return 0;

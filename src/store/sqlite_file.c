@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define APPLICATION_ID    0x636c7372 /* "clsr" */
-#define SCHEMA_VERSION    2
+#define SCHEMA_VERSION    3
 #define TEXT_OF(number)   TEXT_OF_1(number)
 #define TEXT_OF_1(number) #number
 
@@ -53,6 +53,7 @@
     " told INTEGER NOT NULL,"                                                                      \
     " acknowledged INTEGER NOT NULL,"                                                              \
     " late INTEGER NOT NULL);"
+#define SCHEMA_3    "ALTER TABLE clients ADD COLUMN credential TEXT NOT NULL DEFAULT '';"
 #define SET_VERSION "PRAGMA user_version = " TEXT_OF(SCHEMA_VERSION)
 
 /* NORMAL: a commit survives the death of this process; FULL: that of the machine as well. */
@@ -66,14 +67,10 @@ static const char *const statements[SQLITE_STATEMENT_COUNT] = {
     [SQLITE_STATEMENT_BEGIN]      = "BEGIN IMMEDIATE",
     [SQLITE_STATEMENT_COMMIT]     = "COMMIT",
     [SQLITE_STATEMENT_ROLLBACK]   = "ROLLBACK",
-    [SQLITE_STATEMENT_REGISTER]   = ("INSERT INTO clients VALUES(?1, ?2, ?3, ?4, 1, ?5, ?6, NULL, ?8, ?9)"
-                              " ON CONFLICT(sid) DO UPDATE SET cip = ?3, cport = ?4, cstatus = 1,"
-                              " since = ?5, last_seen = ?6, rtt_ms = NULL, reason = ?8, node = ?9"),
     [SQLITE_STATEMENT_DISCONNECT] = ("UPDATE clients SET cstatus = 0, since = ?5, last_seen = ?6,"
                               " rtt_ms = ?7, reason = ?8 WHERE sid = ?1"),
     [SQLITE_STATEMENT_FORGET]     = "DELETE FROM clients WHERE sid = ?1",
     [SQLITE_STATEMENT_CLEAR]      = "DELETE FROM clients",
-    [SQLITE_STATEMENT_INSERT]     = "INSERT INTO clients VALUES(?1, ?2, ?3, ?4, ?10, ?5, ?6, ?7, ?8, ?9)",
     [SQLITE_STATEMENT_TOUCH]      = SET_VERSION,
     [SQLITE_STATEMENT_ORDER]      = ("INSERT INTO orders VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)"
                               " ON CONFLICT(id) DO UPDATE SET by = ?2, state = ?3, created = ?4,"
@@ -85,13 +82,30 @@ static const char *const statements[SQLITE_STATEMENT_COUNT] = {
                               " ON CONFLICT(sid) DO UPDATE SET wave = ?2, told = ?3,"
                               " acknowledged = ?4, late = ?5"),
     [SQLITE_STATEMENT_FORGET_TARGET] = "DELETE FROM order_targets WHERE sid = ?1",
+    [SQLITE_STATEMENT_REGISTER]   = ("INSERT INTO clients"
+                              " VALUES(?1, ?2, ?3, ?4, 1, ?5, ?6, NULL, ?8, ?9, ?11)"
+                              " ON CONFLICT(sid) DO UPDATE SET cip = ?3, cport = ?4, cstatus = 1,"
+                              " since = ?5, last_seen = ?6, rtt_ms = NULL, reason = ?8, node = ?9,"
+                              " credential = ?11"),
+    [SQLITE_STATEMENT_INSERT]     = ("INSERT INTO clients"
+                              " VALUES(?1, ?2, ?3, ?4, ?10, ?5, ?6, ?7, ?8, ?9, ?11)"),
 };
 /* clang-format on */
+
+/* The version's own statements and those of the versions before it end here. */
+static const int statements_of[SCHEMA_VERSION + 1] = {
+    [1] = SQLITE_STATEMENT_ORDER,
+    [2] = SQLITE_STATEMENT_REGISTER,
+    [3] = SQLITE_STATEMENT_COUNT,
+};
+
+/* What brings a version to the one behind it. */
+static const char *const upgrades[SCHEMA_VERSION] = {[1] = SCHEMA_2, [2] = SCHEMA_3};
 
 static int lock_file(struct sqlite_file *f);
 static int check_ours(struct sqlite_file *f, int64_t *version);
 static int prepare(struct sqlite_file *f, int begin, int end);
-static int begin_upgrade(struct sqlite_file *f);
+static int begin_upgrade(struct sqlite_file *f, int64_t version);
 static int use_wal(struct sqlite_file *f);
 static int create_schema(struct sqlite_file *f);
 static int on_wal_commit(void *user, sqlite3 *db, const char *name, int pages);
@@ -111,7 +125,7 @@ int sqlite_file_open(struct sqlite_file *f)
     }
     /* Until the file is known to be ours, not even closing it may write what its WAL holds. */
     (void)sqlite3_db_config(f->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-    if (check_ours(f, &version) != 0 || prepare(f, 0, SQLITE_STATEMENT_ORDER) != 0)
+    if (check_ours(f, &version) != 0 || prepare(f, 0, statements_of[version]) != 0)
         goto failed;
     if (sqlite3_exec(f->db, modes[f->sync], NULL, NULL, NULL) != SQLITE_OK) {
         sqlite_file_fail(f, "cannot be written");
@@ -119,9 +133,9 @@ int sqlite_file_open(struct sqlite_file *f)
     }
     if (use_wal(f) != 0)
         goto failed;
-    if (version < SCHEMA_VERSION && begin_upgrade(f) != 0)
-        goto failed;
-    if (prepare(f, SQLITE_STATEMENT_ORDER, SQLITE_STATEMENT_COUNT) != 0)
+    if (version < SCHEMA_VERSION &&
+        (begin_upgrade(f, version) != 0 ||
+         prepare(f, statements_of[version], SQLITE_STATEMENT_COUNT) != 0))
         goto failed;
     f->wal_pages = 0;
     /* Replaces SQLite's own checkpoints, which come inside commits. */
@@ -307,11 +321,17 @@ static int prepare(struct sqlite_file *f, int begin, int end)
     return 0;
 }
 
-/* There is only one older version. Closing the file undoes what was not committed. */
-static int begin_upgrade(struct sqlite_file *f)
+/* One step after the other, all in one transaction. Closing the file undoes what was not committed.
+ */
+static int begin_upgrade(struct sqlite_file *f, int64_t version)
 {
-    if (sqlite3_exec(f->db, "BEGIN IMMEDIATE; " SCHEMA_2 SET_VERSION, NULL, NULL, NULL) !=
-        SQLITE_OK)
+    if (sqlite3_exec(f->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
+        return sqlite_file_fail(f, CANNOT_UPGRADE);
+    for (; version < SCHEMA_VERSION; version++) {
+        if (sqlite3_exec(f->db, upgrades[version], NULL, NULL, NULL) != SQLITE_OK)
+            return sqlite_file_fail(f, CANNOT_UPGRADE);
+    }
+    if (sqlite3_exec(f->db, SET_VERSION, NULL, NULL, NULL) != SQLITE_OK)
         return sqlite_file_fail(f, CANNOT_UPGRADE);
     return 0;
 }
@@ -339,7 +359,7 @@ static int use_wal(struct sqlite_file *f)
 static int create_schema(struct sqlite_file *f)
 {
     static const char sql[] =
-        "BEGIN; " SCHEMA_1 SCHEMA_2
+        "BEGIN; " SCHEMA_1 SCHEMA_2 SCHEMA_3
         "PRAGMA application_id = " TEXT_OF(APPLICATION_ID) ";" SET_VERSION "; COMMIT";
 
     if (sqlite3_exec(f->db, sql, NULL, NULL, NULL) != SQLITE_OK)

@@ -58,7 +58,8 @@ struct store *store_open(const struct store_options *options, struct registry *r
 }
 
 int store_register(struct store *store, const struct registry_record *record,
-                   const struct peer_address *peer, uint64_t serial, struct moment now)
+                   const struct peer_address *peer, uint16_t credential, uint64_t serial,
+                   struct moment now)
 {
     struct change change = change_of(record, CHANGE_REGISTER);
 
@@ -66,6 +67,7 @@ int store_register(struct store *store, const struct registry_record *record,
         return -1;
     change.serial = serial;
     change.peer = *peer;
+    change.credential = credential;
     change.since = change.last_seen = now.wall_ms / 1000;
     if (store->backend->take(store->state, &change, now) != 0)
         return -1;

@@ -82,11 +82,13 @@ struct store *store_open(const struct store_options *options, struct registry *r
                          size_t message_size);
 
 /*
- * Registers a record: connected from peer, since now. The answer carries the serial. Returns 0,
- * after which there is exactly one answer, or -1 when memory is out, and there is none.
+ * Registers a record: connected from peer, with this credential, since now. The answer carries the
+ * serial. Returns 0, after which there is exactly one answer, or -1 when memory is out, and there
+ * is none.
  */
 int store_register(struct store *store, const struct registry_record *record,
-                   const struct peer_address *peer, uint64_t serial, struct moment now);
+                   const struct peer_address *peer, uint16_t credential, uint64_t serial,
+                   struct moment now);
 
 /*
  * Writes down that a record, as it is now, is disconnected. Durable within 100 ms. When memory is

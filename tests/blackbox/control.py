@@ -18,14 +18,14 @@ import urllib.parse
 
 import pytest
 
-from harness import Server, limit
+from harness import Server, limit, write_secret
 
 TOKEN = "open sesame"
 
 
 def http_config(folder, token=TOKEN, http="127.0.0.1:0", **more):
     """The section [control] of a server that is asked over TCP as well; writes the token's file."""
-    (pathlib.Path(folder) / "token").write_text(token + "\n")
+    write_secret(pathlib.Path(folder) / "token", token + "\n")
     return {"control": {"http": http, "token_file": "token", **more}}
 
 

@@ -110,7 +110,8 @@ class FakeControl:
         record = {"sid": len(self.clients) + 1, "cid": cid, "cip": "127.0.0.1", "cport": 56112,
                   "cstatus": connected, "since": int(time.time()) - 200,
                   "last_seen": int(time.time()) - 4, "rtt_ms": 0.214 if connected else None,
-                  "reason": "" if connected else "timed_out", "node": "vm"}
+                  "reason": "" if connected else "timed_out", "node": "vm",
+                  "credential": "auth"}
         record.update(fields)
         self.clients[cid] = record
 

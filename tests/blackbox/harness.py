@@ -64,6 +64,7 @@ REFUSALS = {
     410: b"410: wrong password\r\n",
     420: b"420: invalid ID\r\n",
     421: b"421: ID already connected\r\n",
+    422: b"422: ID not allowed\r\n",
     430: b"430: disconnected by operator\r\n",
     431: b"431: replaced\r\n",
     450: b"450: server full\r\n",
@@ -145,6 +146,14 @@ def ini_text(sections):
             lines += [f"{key} = {item}" for item in values]
         lines.append("")
     return "\n".join(lines)
+
+
+def write_secret(path, content, mode=0o640):
+    """A file with a password or a token in it: others may not read those."""
+    path = pathlib.Path(path)
+    path.touch(mode)
+    path.chmod(mode)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 # --- the registry, from outside -----------------------------------------------------------------

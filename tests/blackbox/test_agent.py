@@ -18,7 +18,8 @@ import time
 import pytest
 
 from fake_server import PASSWORD, FakeServer
-from harness import BIN, SANITIZER_REPORTS, holds_for, limit, needs_root, wait_until
+from harness import (BIN, SANITIZER_REPORTS, holds_for, limit, needs_root, wait_until,
+                     write_secret)
 
 PROGRAM = BIN / "cliser-agent"
 
@@ -95,7 +96,7 @@ class Bench:
         self.server = server
         self.mark = folder / "mark"
         self.password_file = folder / "password"
-        self.password_file.write_text(PASSWORD + "\n")
+        write_secret(self.password_file, PASSWORD + "\n")
         self.command = f"echo acted >> {self.mark}"
         self.agents = []
 
@@ -703,7 +704,7 @@ def test_hosts_name_that_is_no_id_is_an_error_that_helps(bench):
 
 
 def test_password_is_the_first_line_of_its_file(bench):
-    bench.password_file.write_bytes(PASSWORD.encode() + b"\r\nnot this\n")
+    write_secret(bench.password_file, PASSWORD.encode() + b"\r\nnot this\n")
     bench.connected()
 
 
@@ -753,7 +754,7 @@ def test_wrong_usage_says_what_would_be_right(folder, args, text):
 
 @pytest.mark.parametrize("content", [b"", b"\nsecond line\n", b"x" * 129 + b"\n", b"a\0b\n"])
 def test_password_that_cannot_be_one_is_refused(bench, content):
-    bench.password_file.write_bytes(content)
+    write_secret(bench.password_file, content)
     result = run_to_the_end("-s", bench.server.name, "-i", "a", "-p", bench.password_file)
     assert result.returncode == 2
     assert "cliser-agent: --password-file: " in result.stderr

@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from harness import (ROOT, Client, in_namespace_of, free_port, ini_text, merged,
-                     needs_network, needs_root, run)
+                     needs_network, needs_root, run, write_secret)
 
 PASSWORD_LINES = "[auth]\npassword = secret\n"
 
@@ -336,12 +336,12 @@ def test_password_that_no_client_may_send_is_an_error(check):
 
 @pytest.mark.parametrize("make", [
     pytest.param(lambda path: None, id="missing"),
-    pytest.param(lambda path: path.write_bytes(b""), id="empty"),
-    pytest.param(lambda path: path.write_bytes(b"\nsecond line\n"), id="first-line-empty"),
-    pytest.param(lambda path: path.write_bytes(b"p" * 129 + b"\n"), id="too-long"),
-    pytest.param(lambda path: path.write_bytes(b"p" * 1000000), id="a-megabyte"),
-    pytest.param(lambda path: path.write_bytes(b"nul\0inside\n"), id="nul"),
-    pytest.param(lambda path: path.write_bytes(b"cr\rinside\n"), id="cr"),
+    pytest.param(lambda path: write_secret(path, b""), id="empty"),
+    pytest.param(lambda path: write_secret(path, b"\nsecond line\n"), id="first-line-empty"),
+    pytest.param(lambda path: write_secret(path, b"p" * 129 + b"\n"), id="too-long"),
+    pytest.param(lambda path: write_secret(path, b"p" * 1000000), id="a-megabyte"),
+    pytest.param(lambda path: write_secret(path, b"nul\0inside\n"), id="nul"),
+    pytest.param(lambda path: write_secret(path, b"cr\rinside\n"), id="cr"),
     pytest.param(lambda path: path.mkdir(), id="directory"),
     pytest.param(lambda path: os.mkfifo(path), id="fifo"),
     pytest.param(lambda path: path.symlink_to("nowhere"), id="dangling"),
@@ -356,7 +356,7 @@ def test_bad_password_file_is_an_error_at_its_line(check, folder, make):
                                      b"with ; semicolon and # too\n"],
                          ids=["no-newline", "lf", "crlf", "128-bytes", "semicolon"])
 def test_good_password_file_is_taken(check, folder, content):
-    (folder / "pw").write_bytes(content)
+    write_secret(folder / "pw", content)
     check("[auth]\npassword_file = pw\n", expect=0)
 
 
@@ -365,7 +365,7 @@ def test_good_password_file_is_taken(check, folder, content):
 @pytest.mark.parametrize("auth", ["password = cliser", "password = other\npassword = cliser",
                                   "password_file = pw"])
 def test_shipped_password_is_refused_beyond_loopback(bin_dir, folder, listen, auth):
-    (folder / "pw").write_text("cliser\n")
+    write_secret(folder / "pw", "cliser\n")
     text = f"[server]\nlisten = {listen}\n[auth]\n{auth}\n"
     for arguments in (["-t", "test.ini"], ["test.ini"]):
         result = run(*arguments, folder=folder, ini=text)
@@ -542,7 +542,7 @@ def test_user_gets_no_privileges_back(start_server, folder):
 @needs_root
 def test_user_may_still_read_its_password_file_at_reload_or_says_so(start_server, folder):
     folder.chmod(0o777)
-    (folder / "pw").write_text("secret\n")
+    write_secret(folder / "pw", "secret\n")
     (folder / "pw").chmod(0o600)
     server = start_server({"server": {"user": "nobody"},
                            "auth": {"password": None, "password_file": "pw"}})

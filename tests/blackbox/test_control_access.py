@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from control import TOKEN, Control, http_config
-from harness import Client, ini_text, merged, needs_root, run, wait_until
+from harness import Client, ini_text, merged, needs_root, run, wait_until, write_secret
 
 PATHS = ["/v1/status", "/v1/clients", "/v1/clients/web-1", "/v1/shutdown", "/v1/shutdown/targets",
          "/v1/events", "/metrics"]
@@ -147,7 +147,7 @@ def test_reload_takes_another_token_at_once_also_on_open_connections(start_serve
     with old.raw() as raw, old.events() as stream:
         assert raw.ask("GET /v1/status").answer().status == 200
         assert new.request("GET", "/v1/status").status == 401
-        (folder / "token").write_text("next\n")
+        write_secret(folder / "token", "next\n")
         assert old.get("/v1/status")[0] == 200, "not before the reload"
         assert old.post("/v1/reload")[0] == 200
         assert raw.ask("GET /v1/status").answer().status == 401
@@ -155,11 +155,11 @@ def test_reload_takes_another_token_at_once_also_on_open_connections(start_serve
         assert new.get("/v1/status")[0] == 200
         with Client(server).handshake("web-1"):
             stream.expect("connected", cid="web-1")
-    (folder / "token").write_text("\n")
+    write_secret(folder / "token", "\n")
     status, answer = new.post("/v1/reload")
     assert status == 409 and "token_file" in answer["error"]
     assert new.get("/v1/status")[0] == 200
-    (folder / "other").write_text("third\nsecond line\n")
+    write_secret(folder / "other", "third\nsecond line\n")
     server.reload({"control": {"token_file": "other"}})
     assert Control(server, tcp=True, token="third").get("/v1/status")[0] == 200
     assert new.request("GET", "/v1/status").status == 401
@@ -391,12 +391,12 @@ WRONG = {
 @pytest.mark.parametrize("control,key,word", WRONG.values(), ids=WRONG)
 @pytest.mark.parametrize("options", [[], ["-t"]], ids=["start", "check"])
 def test_wrong_control_section_is_exit_2_at_its_line(bin_dir, folder, control, key, word, options):
-    (folder / "token").write_text("secret\n")
-    (folder / "empty").write_text("")
-    (folder / "huge").write_text("x" * 1000000)
-    (folder / "long").write_text("x" * 129)
-    (folder / "blank").write_text("secret \n")
-    (folder / "latin").write_bytes(b"secret\xe9\n")
+    write_secret(folder / "token", "secret\n")
+    write_secret(folder / "empty", "")
+    write_secret(folder / "huge", "x" * 1000000)
+    write_secret(folder / "long", "x" * 129)
+    write_secret(folder / "blank", "secret \n")
+    write_secret(folder / "latin", b"secret\xe9\n")
     text = ini_text(merged({"control": control}))
     line = next(number for number, line in enumerate(text.splitlines(), 1)
                 if line.startswith(f"{key} ="))

@@ -18,7 +18,7 @@ TOKEN = "a-token-that-nobody-guesses"
 @pytest.fixture
 def control(start_server, folder):
     """A server with both sides of the control API, and the address of each."""
-    (folder / "token").write_text(TOKEN + "\n")
+    harness.write_secret(folder / "token", TOKEN + "\n")
     (folder / "token").chmod(0o600)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]

@@ -42,7 +42,8 @@ def test_coming_and_going_is_told(control, server):
         with Client(server).handshake("web-1") as client:
             event = stream.expect("connected", cid="web-1", sid=1, cip="127.0.0.1",
                                   cport=client.port)
-            assert set(event.data) == {"time", "cid", "sid", "cip", "cport"}
+            assert set(event.data) == {"time", "cid", "sid", "cip", "cport", "credential"}
+            assert event.data["credential"] == "auth"
             assert began - 0.01 <= event.data["time"] <= time.time() + 0.01
             port = client.port
         event = stream.expect("disconnected", cid="web-1", sid=1, cip="127.0.0.1", cport=port,

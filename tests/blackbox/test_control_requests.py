@@ -16,7 +16,8 @@ import pytest
 from control import Control
 from harness import KEEP_ALIVE, Client, Swarm, Witness, limit, wait_until
 
-RECORD = ["sid", "cid", "cip", "cport", "cstatus", "since", "last_seen", "rtt_ms", "reason", "node"]
+RECORD = ["sid", "cid", "cip", "cport", "cstatus", "since", "last_seen", "rtt_ms", "reason", "node",
+          "credential"]
 
 
 @pytest.fixture

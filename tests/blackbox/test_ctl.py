@@ -25,7 +25,7 @@ import pytest
 import fake_control
 import harness
 from fake_control import FakeControl
-from harness import limit, needs_root, wait_until
+from harness import limit, needs_root, wait_until, write_secret
 
 CTL = harness.BIN / "cliserctl"
 
@@ -529,7 +529,7 @@ def test_help_fits_80_columns(folder):
 
 @pytest.fixture
 def tcp(folder):
-    (folder / "token").write_text(fake_control.TOKEN + "\n")
+    write_secret(folder / "token", fake_control.TOKEN + "\n")
     with FakeControl(("127.0.0.1", 0)) as server:
         server.add("web-1")
         yield server
@@ -544,14 +544,14 @@ def test_url_with_token(tcp, folder):
 
 
 def test_wrong_token_is_1_and_never_shown(tcp, folder):
-    (folder / "token").write_text("another-secret\n")
+    write_secret(folder / "token", "another-secret\n")
     result = ctl("status", "-u", tcp.url, "-t", "token", folder=folder)
     assert result.code == 1 and "the token in token is not the server's" in result.err
     assert "another-secret" not in result.err + result.out
 
 
 def test_url_without_server(folder):
-    (folder / "token").write_text("x\n")
+    write_secret(folder / "token", "x\n")
     url = f"http://127.0.0.1:{harness.free_port()}"
     result = ctl("status", "-u", url, "-t", "token", folder=folder)
     assert result == (1, "", f"cliserctl: no cliserd at {url}: Connection refused\n")

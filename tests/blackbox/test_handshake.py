@@ -8,7 +8,7 @@ import time
 import pytest
 
 from harness import (ASK_ID, ASK_PASSWORD, CONNECTED, REFUSALS, Client, SCALE, limit, rows,
-                     sanitized, wait_until)
+                     sanitized, wait_until, write_secret)
 
 ENDS = {"lf": b"\n", "crlf": b"\r\n"}
 BOTH_ENDS = pytest.mark.parametrize("end", ENDS.values(), ids=ENDS.keys())
@@ -174,8 +174,8 @@ def test_password_longer_than_any_is_wrong_and_not_cut(start_server):
 
 
 def test_several_passwords_are_all_taken(start_server, folder):
-    (folder / "third").write_text("from-a-file\nsecond line is ignored\n")
-    (folder / "fourth").write_text("crlf-file\r\n")
+    write_secret(folder / "third", "from-a-file\nsecond line is ignored\n")
+    write_secret(folder / "fourth", "crlf-file\r\n")
     server = start_server({"auth": {"password": ["first", "second"],
                                     "password_file": ["third", "fourth"]}})
     for number, password in enumerate(("first", "second", "from-a-file", "crlf-file")):

@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from harness import (ASK_PASSWORD, Client, Witness, limit, needs_mounts, reading, wait_until)
+from harness import (ASK_PASSWORD, Client, Witness, limit, needs_mounts, reading, wait_until,
+                     write_secret)
 
 LEVELS = {"error", "warn", "info", "debug"}
 TEXT_LINE = re.compile(
@@ -93,7 +94,7 @@ def test_peer_bytes_are_escaped(start_server, form):
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_password_never_stands_in_the_log(start_server, folder, form):
-    (folder / "pw").write_text("from-a-file-Xyzzy\n")
+    write_secret(folder / "pw", "from-a-file-Xyzzy\n")
     server = start_server({"auth": {"password": "inline-Xyzzy", "password_file": "pw"},
                            "log": {"level": "debug", "format": form}})
     assert outcome(server, "web-1", "inline-Xyzzy") == 140

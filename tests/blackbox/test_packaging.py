@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from harness import BIN, PASSWORD, ROOT, limit, needs_root, wait_until
+from harness import BIN, PASSWORD, ROOT, limit, needs_root, wait_until, write_secret
 
 NUT = ROOT / "packaging" / "nut"
 SCRIPT = NUT / "cliser-shutdown"
@@ -35,7 +35,7 @@ class House:
         self.mark = folder / "cliser-on-battery"
         self.agents = []
         self.scripts = []
-        (folder / "password").write_text(PASSWORD + "\n")
+        write_secret(folder / "password", PASSWORD + "\n")
         self.configure()
 
     def configure(self, **keys):

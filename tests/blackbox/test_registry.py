@@ -18,7 +18,7 @@ from harness import (ASK_ID, ASK_PASSWORD, BIN, CONNECTED, REFUSALS, Client, Swa
                      needs_mounts, needs_root, reading, rows, run, wait_until)
 
 COLUMNS = ["sid", "cid", "cip", "cport", "cstatus", "since", "last_seen", "rtt_ms", "reason",
-           "node"]
+           "node", "credential"]
 
 
 def sids(server):
@@ -242,15 +242,15 @@ def test_table_has_the_documented_columns_and_version(server):
                    connection.execute("PRAGMA table_info(clients)")}
         assert list(columns) == COLUMNS or set(columns) == set(COLUMNS)
         assert columns["sid"] == ("INTEGER", 1)
-        assert connection.execute("PRAGMA user_version").fetchone()[0] == 2
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == 3
         assert connection.execute("PRAGMA application_id").fetchone()[0] != 0
         assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
         row = connection.execute("SELECT typeof(sid), typeof(cid), typeof(cip), typeof(cport), "
                                  "typeof(cstatus), typeof(since), typeof(last_seen), "
-                                 "typeof(rtt_ms), typeof(reason), typeof(node) "
-                                 "FROM clients").fetchone()
+                                 "typeof(rtt_ms), typeof(reason), typeof(node), "
+                                 "typeof(credential) FROM clients").fetchone()
         assert list(row) == ["integer", "text", "text", "integer", "integer", "integer", "integer",
-                             "null", "text", "text"]
+                             "null", "text", "text", "text"]
 
 
 def test_table_can_be_read_with_the_sqlite3_command_meanwhile(server):
@@ -521,13 +521,14 @@ def make_version_1(folder):
 
 def test_file_of_version_1_is_upgraded_and_keeps_its_clients(start_server, folder):
     make_version_1(folder)
-    before = rows(folder / "cliser.db")
+    before = {cid: {**dict(row), "credential": ""}
+              for cid, row in rows(folder / "cliser.db").items()}
     server = start_server(folder=folder)
-    assert server.rows() == before
+    assert {cid: dict(row) for cid, row in server.rows().items()} == before
     Client(server).handshake("b").close()
     assert sids(server) == {"a": 1, "b": 2, "c": 3}
     with reading(server.db) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone()[0] == 2
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == 3
         for table in ("orders", "order_waves", "order_targets"):
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] == 0
     assert server.stop() == 0

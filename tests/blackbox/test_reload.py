@@ -9,7 +9,7 @@ import time
 import pytest
 
 from harness import (KEEP_ALIVE, Client, Swarm, Witness, connected_ids, ini_text, limit, merged,
-                     wait_until)
+                     wait_until, write_secret)
 
 
 def outcome(server, password, cid="probe"):
@@ -32,10 +32,10 @@ def test_reload_swaps_passwords_and_disconnects_nobody(start_server):
 
 
 def test_reload_reads_password_files_again(start_server, folder):
-    (folder / "pw").write_text("old\n")
+    write_secret(folder / "pw", "old\n")
     server = start_server({"auth": {"password": None, "password_file": "pw"}})
     assert outcome(server, "old") == 140
-    (folder / "pw").write_text("new\n")
+    write_secret(folder / "pw", "new\n")
     server.reload()
     assert (outcome(server, "old"), outcome(server, "new")) == (410, 140)
 
@@ -217,7 +217,7 @@ def test_all_errors_of_a_broken_file_are_logged(server):
 def test_shipped_password_is_not_taken_beyond_loopback_by_a_reload(start_server, folder, key, value,
                                                                    listen):
     """Where the server listens is what the start said; the new file only says where it will."""
-    (folder / "shipped").write_text("cliser\n")
+    write_secret(folder / "shipped", "cliser\n")
     server = start_server({"server": {"listen": "0.0.0.0:0"}})
     server.address = ("127.0.0.1", server.port)
     server.reload({"server": {"listen": listen}, "auth": {"password": None, key: value}},
@@ -247,7 +247,7 @@ def test_burst_of_hangups_is_survived_and_the_last_one_counts(start_server):
 
 
 def test_reload_without_descriptors_keeps_the_old_configuration(start_server, folder):
-    (folder / "pw").write_text("secret\n")
+    write_secret(folder / "pw", "secret\n")
     server = start_server({"auth": {"password": None, "password_file": "pw"},
                            "keepalive": {"interval": "100ms"}})
     with Witness(server) as witness:
@@ -257,7 +257,7 @@ def test_reload_without_descriptors_keeps_the_old_configuration(start_server, fo
         clients = [Client(server) for _ in range(holes)]
         for client in clients:
             client.expect(b"110: qual a senha\r\n")
-        (folder / "pw").write_text("next\n")
+        write_secret(folder / "pw", "next\n")
         mark = server.mark_log()
         server.signal(signal.SIGHUP)
         server.wait_log(r"\breload_failed\b", start=mark)

@@ -23,7 +23,7 @@ import pytest
 from control import Control
 from fleet import Fleet
 from harness import (BIN, CONNECTED, PASSWORD, REFUSALS, SANITIZER_REPORTS, SHUTDOWN, Client,
-                     Witness, free_port, limit, reading, wait_until)
+                     Witness, free_port, limit, reading, wait_until, write_secret)
 
 STATES = ("pending", "told", "acknowledged", "gone", "still_up", "not_connected", "late")
 
@@ -749,7 +749,7 @@ class Agents:
 
     def __init__(self, folder, port, cids):
         self.folder = folder
-        (folder / "password").write_text(PASSWORD + "\n")
+        write_secret(folder / "password", PASSWORD + "\n")
         self.procs = {cid: subprocess.Popen(
             [BIN / "cliser-agent", "--server", f"127.0.0.1:{port}", "--id", cid, "--password-file",
              folder / "password", "--on-shutdown", f"echo ran >> {folder}/mark-{cid}"],

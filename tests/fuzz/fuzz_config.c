@@ -33,6 +33,10 @@ static void check_keys(char *text);
 static bool serialise(FILE *out, const struct config *config);
 static bool put_value(FILE *out, const struct setting *row, const void *place);
 static bool put_line(FILE *out, const char *key, const char *value);
+static size_t password_count(const struct config_credential *credential);
+static const struct setting *find_key(const char *section, const char *key);
+static void check_same_credential(const struct config_credential *left,
+                                  const struct config_credential *right);
 static void check_same_list(const struct settings_list *left, const struct settings_list *right);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -98,7 +102,11 @@ static void check_accepted(const struct config *config, const char *text, size_t
 
     fuzz_require(memchr(text, '\0', len) == NULL);
     fuzz_require(config->listen.count > 0);
-    fuzz_require(config->passwords.count + config->file_passwords.count > 0);
+    fuzz_require(password_count(&config->auth) > 0 || config->credential_count > 0);
+    for (size_t i = 0; i < config->credential_count; i++) {
+        fuzz_require(password_count(&config->credentials[i]) > 0);
+        fuzz_require(config->credentials[i].ids.count > 0);
+    }
     fuzz_require(!config->control_http || config->control_token);
     check_keys(copy);
     free(copy);
@@ -115,7 +123,10 @@ static void check_accepted(const struct config *config, const char *text, size_t
         }
         for (size_t i = 0; i < config_rows; i++)
             fuzz_require(settings_equal(&config_table[i], config, &again));
-        check_same_list(&config->file_passwords, &again.file_passwords);
+        check_same_list(&config->auth.file_passwords, &again.auth.file_passwords);
+        fuzz_require(config->credential_count == again.credential_count);
+        for (size_t i = 0; i < config->credential_count; i++)
+            check_same_credential(&config->credentials[i], &again.credentials[i]);
         fuzz_require(!config->control_token == !again.control_token);
         settings_report_clear(&report);
         config_clear(&again);
@@ -171,9 +182,20 @@ static void check_keys(char *text)
         while (key_len > 0 && strchr(" \t\r\f\v", key[key_len - 1]))
             key_len--;
         key[key_len] = '\0';
-        fuzz_require(settings_find(config_table, config_rows, section, key));
+        fuzz_require(find_key(section, key));
         has_key = true;
     }
+}
+
+/* In the table, or for [credential NAME] in that of credentials. */
+static const struct setting *find_key(const char *section, const char *key)
+{
+    static const char named[] = "credential";
+    const size_t len = strlen(named);
+
+    if (strncmp(section, named, len) == 0 && strchr(" \t", section[len]))
+        return settings_find(config_credential_table, config_credential_rows, named, key);
+    return settings_find(config_table, config_rows, section, key);
 }
 
 /* Returns false for what cannot be written down in lines that are short enough. */
@@ -189,6 +211,17 @@ static bool serialise(FILE *out, const struct config *config)
         section = row->section;
         if (!put_value(out, row, (const char *)config + row->offset))
             return false;
+    }
+    for (size_t i = 0; i < config->credential_count; i++) {
+        const struct config_credential *credential = &config->credentials[i];
+
+        fprintf(out, "[credential %s]\n", credential->name);
+        for (size_t j = 0; j < config_credential_rows; j++) {
+            const struct setting *row = &config_credential_table[j];
+
+            if (!put_value(out, row, (const char *)credential + row->offset))
+                return false;
+        }
     }
     return true;
 }
@@ -244,4 +277,18 @@ static void check_same_list(const struct settings_list *left, const struct setti
     fuzz_require(left->count == right->count);
     for (size_t i = 0; i < left->count; i++)
         fuzz_require(strcmp(left->items[i], right->items[i]) == 0);
+}
+
+static size_t password_count(const struct config_credential *credential)
+{
+    return credential->passwords.count + credential->file_passwords.count;
+}
+
+static void check_same_credential(const struct config_credential *left,
+                                  const struct config_credential *right)
+{
+    fuzz_require(strcmp(left->name, right->name) == 0);
+    for (size_t i = 0; i < config_credential_rows; i++)
+        fuzz_require(settings_equal(&config_credential_table[i], left, right));
+    check_same_list(&left->file_passwords, &right->file_passwords);
 }

@@ -248,6 +248,17 @@ CONFIGS = {
     "numbers": PASSWORD + b"[server]\nmax_clients = 0\nbacklog = 65536\n[keepalive]\nmisses = 256\n"
                b"interval = 1d\n[limits]\nmax_pending = 18446744073709551616\n",
     "never": PASSWORD + b"[registry]\nforget_after = never\n",
+    "credentials": b"[credential web]\npassword = one\npassword = two\nids = web-*, www\n"
+                   b"[credential db]\npassword_file = password\nids = db-[0-9]\n ids = nas\n",
+    "credential-and-auth": PASSWORD + b"[credential web]\npassword = other\nids = *\n",
+    "credential-twice": b"[credential a]\npassword = p\nids = *\n[credential a]\n"
+                        b"password = q\nids = *\n",
+    "credential-wrong": b"[credential auth]\npassword = p\n[credential]\nids = [a\n"
+                        b"[credential two words]\nids = x\npassword = p\n",
+    "tls": PASSWORD + b"[server]\ntls_listen = 127.0.0.1:1112, [::1]:1112\ntls_cert = password\n"
+           b"tls_key = token\ntls_client_ca = empty\n",
+    "tls-without-files": PASSWORD + b"[server]\ntls_listen = 127.0.0.1:1112\n",
+    "tls-without-listen": PASSWORD + b"[server]\ntls_cert = password\ntls_client_ca = x\n",
     "every-error": b"[server]\nlisten = nowhere\nreuse_port = maybe\n[registry]\nstore = redis\n"
                    b"[keepalive]\ninterval = 5 parsecs\n",
 }

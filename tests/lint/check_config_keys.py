@@ -3,10 +3,11 @@
 Checks that every configuration key is in the table (src/main/config.c), in cliser.ini with a
 comment right above it, and in docs/configuration.md; and that none has one that the others lack.
 
-cliser.ini may show a key switched off, as ";key = value". In docs/configuration.md a section begins
-with a heading that has `[section]` in it, and its keys stand in `code`: in the first cell of tables
-whose first column is "key", or at the beginning of list items or headings. The agent's table is
-compared with the section `[agent]` of that page, if it has one.
+cliser.ini may show a key switched off, as ";key = value", and a section, as ";[section NAME]". What
+stands behind a section's first word is a name of the operator's. In docs/configuration.md a section
+begins with a heading that has `[section]` in it, and its keys stand in `code`: in the first cell of
+tables whose first column is "key", or at the beginning of list items or headings. The agent's table
+is compared with the section `[agent]` of that page, if it has one.
 """
 
 import re
@@ -40,7 +41,7 @@ def ini_keys(text, complaints):
     section = ""
     above = ""
     for number, line in enumerate(text.splitlines(), 1):
-        header = re.match(r"\[([^\]]+)\]", line)
+        header = re.match(r";?\[(\w+)[^\]]*\]", line)
         key = INI_KEY.match(line)
         if header:
             section = header[1]
@@ -107,14 +108,16 @@ def check(root):
 
 
 GOOD = {
-    TABLE: 'const struct setting t[] = {\n    {"server", "listen", SETTING_LIST, AT(listen)},\n'
+    TABLE: 'const struct setting n[] = {{"credential", "ids", SETTING_LIST, AT(ids)}};\n'
+           'const struct setting t[] = {\n    {"server", "listen", SETTING_LIST, AT(listen)},\n'
            '    {"server", "user",\n     SETTING_TEXT, AT(user)},\n'
            '    {"log", "level", SETTING_CHOICE, AT(level)},\n};\n',
     AGENT_TABLE: '#define SECTION "agent"\n  [KEY_ID] = {SECTION, "id", SETTING_TEXT, AT(id)},\n',
     INI: "; A sample.\n\n[server]\n; where\nlisten = 127.0.0.1:1\n; who\n;user = x\n\n[log]\n"
-         "; how much\nlevel = info\n",
+         "; how much\nlevel = info\n\n;[credential web]\n; which\n;ids = web-*\n",
     DOCS: "# Configuration\n## `[server]`\n| key | default |\n| `listen`, `user` | `x` |\n"
           "## `[log]`\nIts `words` in text.\n- `level`: `info`\n"
+          "## `[credential NAME]`\n- `ids`: `*`\n"
           "## The agent: `[agent]`\n### `id`\n## Else\n| `other` | x |\n",
 }
 
@@ -138,6 +141,10 @@ SAMPLES = [
      "cliser.ini: [server] new is in no table"),
     ("a stray key in the ini, switched off", broken(INI, "; who\n", "; what\n;new = 1\n; who\n"),
      "cliser.ini: [server] new is in no table"),
+    ("a key of a section with a name that is not in the ini",
+     broken(INI, ";ids = web-*\n", ""), "cliser.ini: [credential] ids is missing"),
+    ("a key of a section with a name that is not documented", broken(DOCS, "- `ids`: `*`\n", ""),
+     "configuration.md: [credential] ids is missing"),
     ("a key without a comment", broken(INI, "; how much\n", ""), "level has no comment"),
     ("a comment that is not right above", broken(INI, "; how much\n", "; how much\n\n"),
      "level has no comment"),

@@ -3,6 +3,7 @@
 #include "store_fixture.h"
 
 #include "base/hash.h"
+#include "registry/credential_name.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -16,6 +17,14 @@ const struct peer_address peer = {.family = AF_INET, .ip = {192, 0, 2, 7}, .port
 int store_kinds[] = {[STORE_SQLITE] = STORE_SQLITE, [STORE_MEMORY] = STORE_MEMORY};
 
 /* ---- the fixture ---- */
+
+uint16_t credential_of(const char *cid)
+{
+    char name[CREDENTIAL_NAME_MAX_BYTES + 1];
+
+    snprintf(name, sizeof(name), "credential-%zu", strlen(cid) % 2);
+    return credential_name_number(name);
+}
 
 void on_answer(void *user, const struct store_answer *answer, struct moment now)
 {
@@ -35,7 +44,8 @@ void on_answer(void *user, const struct store_answer *answer, struct moment now)
     record->claims--;
     if (answer->result == STORE_OK) {
         record->stored = record->row_connected = true;
-        registry_connect(f->registry, record, &peer, now.wall_ms / 1000);
+        registry_connect(f->registry, record, &peer, credential_of(record->cid),
+                         now.wall_ms / 1000);
     }
     if (f->hook)
         f->hook(f, answer);
@@ -168,7 +178,8 @@ uint64_t claim_from(struct fixture *f, const char *cid, const struct peer_addres
         record = registry_find_or_add(f->registry, cid, strlen(cid));
     assert_non_null(record);
     record->claims++;
-    assert_int_equal(store_register(f->store, record, from, ++f->serial, f->now), 0);
+    assert_int_equal(
+        store_register(f->store, record, from, credential_of(cid), ++f->serial, f->now), 0);
     return f->serial;
 }
 
@@ -274,7 +285,7 @@ void check_file_is_the_registry(struct fixture *f)
 
     assert_int_equal(sqlite3_prepare_v2(db,
                                         "SELECT sid, cid, cip, cport, cstatus, since, last_seen,"
-                                        " rtt_ms, reason, node FROM clients",
+                                        " rtt_ms, reason, node, credential FROM clients",
                                         -1, &row, NULL),
                      SQLITE_OK);
     while (sqlite3_step(row) == SQLITE_ROW) {
@@ -290,6 +301,7 @@ void check_file_is_the_registry(struct fixture *f)
         assert_int_equal(sqlite3_column_int64(row, 6), record->last_seen);
         assert_string_equal(sqlite3_column_text(row, 8), reason_word(record->reason));
         assert_string_equal(sqlite3_column_text(row, 9), f->options.node);
+        assert_string_equal(sqlite3_column_text(row, 10), credential_name(record->credential));
         rows++;
     }
     sqlite3_finalize(row);

@@ -75,6 +75,9 @@ int teardown(void **state);
 /* What a session does with an answer. Checks that a turn runs. */
 void on_answer(void *user, const struct store_answer *answer, struct moment now);
 
+/* What a client with this ID comes with: credential-0 or credential-1, by its length. */
+uint16_t credential_of(const char *cid);
+
 void open_store(struct fixture *f);
 void close_store(struct fixture *f);
 void reopen_store(struct fixture *f);

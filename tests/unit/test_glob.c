@@ -44,6 +44,21 @@ static void patterns_of_the_characters_of_ids_are_taken(void **state)
         assert_int_equal(check(bad[i]), -1);
 }
 
+static void bracket_without_its_end_is_found(void **state)
+{
+    static const char *const closed[] = {"a", "[a]", "[]]", "[]a]", "[!]a]*", "x[a-c]y[0-9]", "]"};
+    static const char *const open[] = {"[",  "[]",  "[!]",     "[a",      "a[",
+                                       "[!", "[^]", "[a-c]x[", "web-[0-9"};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(closed); i++)
+        assert_true(glob_is_closed(closed[i]));
+    for (size_t i = 0; i < COUNT(open); i++) {
+        assert_false(glob_is_closed(open[i]));
+        assert_false(glob_matches(open[i], "a"));
+    }
+}
+
 static void length_is_that_of_an_id_or_of_a_pattern(void **state)
 {
     static const struct {
@@ -137,6 +152,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(patterns_of_the_characters_of_ids_are_taken),
+        cmocka_unit_test(bracket_without_its_end_is_found),
         cmocka_unit_test(length_is_that_of_an_id_or_of_a_pattern),
         cmocka_unit_test(prefix_is_what_every_match_begins_with),
         cmocka_unit_test(set_matches_what_any_of_its_globs_does),

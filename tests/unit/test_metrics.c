@@ -29,7 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MAX_SAMPLES 512
+#define MAX_SAMPLES 2000
 #define PATIENCE_MS 10000
 
 /* The functions of store/store.h are defined here, over this: it answers at the end of the turn. */
@@ -76,9 +76,11 @@ struct world {
 /* ---- the store ---- */
 
 int store_register(struct store *store, const struct registry_record *record,
-                   const struct peer_address *peer, uint64_t serial, struct moment now)
+                   const struct peer_address *peer, uint16_t credential, uint64_t serial,
+                   struct moment now)
 {
     (void)peer;
+    (void)credential;
     (void)now;
     store->answers[store->count++] =
         (struct store_answer){.serial = serial, .sid = record->sid, .result = STORE_OK};
@@ -225,7 +227,7 @@ static bool is_one_of(char c, const char *more)
            (c != '\0' && strchr(more, c));
 }
 
-/* "name{label="value"} 1": one label at most is all that we have. */
+/* "name{label="value",label="value"} 1" */
 static void read_sample(struct sample *sample, const char *line)
 {
     const char *at = line;
@@ -235,16 +237,19 @@ static void read_sample(struct sample *sample, const char *line)
     assert_true(at > line && (line[0] < '0' || line[0] > '9'));
     snprintf(sample->name, sizeof(sample->name), "%.*s", (int)(at - line), line);
     if (*at == '{') {
-        const char *label = ++at;
+        do {
+            const char *label = ++at;
 
-        while (is_one_of(*at, ""))
+            while (is_one_of(*at, ""))
+                at++;
+            assert_true(at > label && (label[0] < '0' || label[0] > '9'));
+            assert_memory_equal(at, "=\"", 2);
+            for (at += 2; *at != '"'; at++)
+                assert_true(is_one_of(*at, ".+-"));
             at++;
-        assert_true(at > label && (label[0] < '0' || label[0] > '9'));
-        assert_memory_equal(at, "=\"", 2);
-        for (at += 2; *at != '"'; at++)
-            assert_true(is_one_of(*at, ".+-"));
-        assert_memory_equal(at, "\"}", 2);
-        at += 2;
+        } while (*at == ',');
+        assert_int_equal(*at, '}');
+        at++;
     }
     snprintf(sample->series, sizeof(sample->series), "%.*s", (int)(at - line), line);
     assert_int_equal(*at, ' ');
@@ -347,7 +352,7 @@ static void each_family_has_its_help_and_type_once_and_before_its_samples(void *
         strcpy(seen[families++], name);
     }
     free(copy);
-    assert_int_equal(families, 40);
+    assert_int_equal(families, 42);
 }
 
 static void no_series_is_there_twice(void **state)
@@ -645,6 +650,11 @@ static void connected_client_is_seen_and_not_named(void **state)
     assert_int_equal(value(world, "cliser_connections_room"), 19);
     assert_int_equal(value(world, "cliser_connections_accepted_total"), 1);
     assert_int_equal(value(world, "cliser_received_bytes_total"), 13);
+    assert_int_equal(
+        value(world, "cliser_credential_logins_total{credential=\"auth\",password=\"1\"}"), 1);
+    const uint64_t last = value(world, "cliser_credential_last_login_timestamp_seconds"
+                                       "{credential=\"auth\",password=\"1\"}");
+    assert_in_range(last, (uint64_t)time(NULL) - 60, (uint64_t)time(NULL));
     assert_int_equal(value(world, "cliser_sent_bytes_total"), world->heard_len);
     assert_int_equal(value(world, "cliser_handshake_duration_seconds_count"), 1);
     assert_true(value(world, "cliser_loop_lag_seconds_count") >= 1);
@@ -670,6 +680,31 @@ static void refused_client_is_closing_while_it_may_read_why(void **state)
     assert_int_equal(value(world, "cliser_connections_room"), 19);
     assert_int_equal(value(world, "cliser_refusals_total{code=\"410\"}"), 1);
     assert_int_equal(value(world, "cliser_handshake_duration_seconds_count"), 0);
+    assert_int_equal(
+        value(world, "cliser_credential_logins_total{credential=\"auth\",password=\"1\"}"), 0);
+}
+
+/* However many there are, the page stays one that can be read. */
+static void passwords_are_shown_up_to_a_number(void **state)
+{
+    struct world *world = *state;
+    const struct sessions_options options = *sessions_options(world->sessions);
+    struct credentials *credentials = credentials_new();
+    char text[32];
+    size_t shown = 0;
+
+    assert_int_equal(credentials_begin(credentials, "web", "web-*"), CREDENTIAL_ADDED);
+    for (int i = 0; i < 1000; i++) {
+        snprintf(text, sizeof(text), "password-%d", i);
+        assert_int_equal(credentials_add(credentials, text, strlen(text)), CREDENTIAL_ADDED);
+    }
+    sessions_reload(world->sessions, &options, credentials, clock_now());
+    print(world);
+    for (size_t i = 0; i < world->sample_count; i++)
+        shown += strcmp(world->samples[i].name, "cliser_credential_logins_total") == 0;
+    assert_int_equal(shown, 200);
+    assert_int_equal(
+        value(world, "cliser_credential_logins_total{credential=\"web\",password=\"200\"}"), 0);
 }
 
 static void pause_of_accepting_is_counted(void **state)
@@ -728,6 +763,7 @@ int main(int argc, char **argv)
         IN_WORLD(process_is_as_the_system_says),
         IN_WORLD(connected_client_is_seen_and_not_named),
         IN_WORLD(refused_client_is_closing_while_it_may_read_why),
+        IN_WORLD(passwords_are_shown_up_to_a_number),
         IN_WORLD(pause_of_accepting_is_counted),
         IN_WORLD(turn_lasts_from_the_first_work_in_it),
     };

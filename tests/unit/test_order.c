@@ -243,7 +243,7 @@ static void arrive(struct client *client)
     client->session = ++world->sessions;
     client->since_step = world->step;
     client->record->stored = true;
-    registry_connect(world->registry, client->record, &peer, world->now.wall_ms / 1000);
+    registry_connect(world->registry, client->record, &peer, 0, world->now.wall_ms / 1000);
     orders_client_connected(world->orders, client->record, world->now);
 }
 

@@ -236,9 +236,9 @@ static void registry_counts_the_connected_once_each(void **state)
     struct registry_record *a = add(registry, "a");
     struct registry_record *b = add(registry, "b");
 
-    registry_connect(registry, a, &peer, 100);
-    registry_connect(registry, b, &peer, 101);
-    registry_connect(registry, a, &peer, 102);
+    registry_connect(registry, a, &peer, 7, 100);
+    registry_connect(registry, b, &peer, 7, 101);
+    registry_connect(registry, a, &peer, 7, 102);
     assert_int_equal(registry_connected(registry), 2);
     registry_disconnect(registry, a, REASON_LEFT, 103);
     registry_disconnect(registry, a, REASON_RESET, 104);
@@ -255,7 +255,7 @@ static void registry_record_tells_the_story_of_its_client(void **state)
     struct registry *registry = *state;
     struct registry_record *record = add(registry, "a");
 
-    registry_connect(registry, record, &first, 100);
+    registry_connect(registry, record, &first, 7, 100);
     assert_true(record->connected);
     assert_int_equal(record->since, 100);
     assert_int_equal(record->last_seen, 100);
@@ -269,7 +269,7 @@ static void registry_record_tells_the_story_of_its_client(void **state)
     assert_int_equal(record->reason, REASON_TIMED_OUT);
     assert_memory_equal(&record->peer, &first, sizeof(first));
 
-    registry_connect(registry, record, &second, 200);
+    registry_connect(registry, record, &second, 7, 200);
     assert_int_equal(record->sid, 1);
     assert_int_equal(record->since, 200);
     assert_int_equal(record->rtt_us, 0);

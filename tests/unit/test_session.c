@@ -58,6 +58,7 @@ struct change {
     uint32_t sid;
     uint64_t serial;
     struct peer_address peer;
+    uint16_t credential;
 };
 
 /* What the database would say. */
@@ -97,7 +98,8 @@ static struct world *world; /* ops get a session, and nothing else */
 /* ---- the store ---- */
 
 int store_register(struct store *store, const struct registry_record *record,
-                   const struct peer_address *peer, uint64_t serial, struct moment now)
+                   const struct peer_address *peer, uint16_t credential, uint64_t serial,
+                   struct moment now)
 {
     assert_true(now.mono_us == world->now.mono_us);
     assert_ptr_equal(registry_by_sid(world->registry, record->sid), record);
@@ -105,8 +107,11 @@ int store_register(struct store *store, const struct registry_record *record,
         return -1;
     store->registers++;
     assert_true(store->count < MAX_CHANGES);
-    store->changes[store->count++] =
-        (struct change){.kind = REGISTER, .sid = record->sid, .serial = serial, .peer = *peer};
+    store->changes[store->count++] = (struct change){.kind = REGISTER,
+                                                     .sid = record->sid,
+                                                     .serial = serial,
+                                                     .peer = *peer,
+                                                     .credential = credential};
     return 0;
 }
 
@@ -318,6 +323,24 @@ static int setup_asking(void **state)
 static void reload(void)
 {
     sessions_reload(world->sessions, &world->options, credentials_of("secret"), world->now);
+}
+
+static void reload_with(struct credentials *credentials)
+{
+    sessions_reload(world->sessions, &world->options, credentials, world->now);
+}
+
+/* As a file with [auth] secret; [credential web] for-web; [credential nas] for-nas and old-nas. */
+static struct credentials *sections(void)
+{
+    struct credentials *all = credentials_of("secret");
+
+    assert_int_equal(credentials_begin(all, "web", "web-*"), CREDENTIAL_ADDED);
+    assert_int_equal(credentials_add(all, "for-web", 7), CREDENTIAL_ADDED);
+    assert_int_equal(credentials_begin(all, "nas", "nas-1,disk-[0-9]"), CREDENTIAL_ADDED);
+    assert_int_equal(credentials_add(all, "for-nas", 7), CREDENTIAL_ADDED);
+    assert_int_equal(credentials_add(all, "old-nas", 7), CREDENTIAL_ADDED);
+    return all;
 }
 
 static uint64_t counted(const uint64_t *by_reason)
@@ -678,6 +701,140 @@ static void session_with_an_id_that_its_connection_does_not_cover_gets_422(void 
     assert_false(holder->closed);
     assert_int_equal(registry_count(world->registry), 1);
     check_invariants();
+}
+
+/* What the session is asked, by whom, and what it says. */
+static void session_gets_422_for_an_id_that_its_password_does_not_cover(void **state)
+{
+    static const struct {
+        const char *password;
+        const char *id;
+        int code;
+    } rows[] = {
+        {"secret", "web-1", 140},  {"secret", "anything", 140}, {"for-web", "web-2", 140},
+        {"for-web", "web-", 140},  {"for-web", "nas-1", 422},   {"for-web", "web", 422},
+        {"for-web", "Web-3", 422}, {"for-web", "xweb-1", 422},  {"for-nas", "nas-1", 140},
+        {"for-nas", "nas-2", 422}, {"for-nas", "nas-10", 422},  {"old-nas", "nas-1", 421},
+        {"for-nas", "web-1", 422}, {"for-web", "a b", 420},     {"for-web", "", 400},
+        {"wrong", "web-1", 410},   {"for-web", "nas-*", 420},
+    };
+    unsigned not_allowed = 0;
+
+    (void)state;
+    world->options.duplicate_id = DUPLICATE_REJECT;
+    reload_with(sections());
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct client *client = come();
+
+        feed(client, rows[i].password);
+        feed(client, rows[i].id);
+        turn();
+        if (last_code(client) != rows[i].code)
+            fail_msg("%s, %s: %d", rows[i].password, rows[i].id, last_code(client));
+        not_allowed += rows[i].code == 422;
+    }
+    assert_int_equal(refused(REASON_NOT_ALLOWED), not_allowed);
+    assert_string_equal(credential_name(record_of("web-1")->credential), "auth");
+    assert_string_equal(credential_name(record_of("web-2")->credential), "web");
+    assert_string_equal(credential_name(record_of("nas-1")->credential), "nas");
+    assert_null(record_of("nas-2"));
+    check_rows();
+}
+
+/* Or whoever has a password for something else could find out who is there, and make the holder
+ * answer. */
+static void session_that_may_not_have_an_id_does_not_disturb_its_holder(void **state)
+{
+    static const enum duplicate_policy policies[] = {DUPLICATE_PROBE, DUPLICATE_TAKEOVER,
+                                                     DUPLICATE_REJECT};
+    struct client *holder = enter("nas-1");
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(policies); i++) {
+        world->options.duplicate_id = policies[i];
+        reload_with(sections());
+        const size_t sent = holder->sent;
+        struct client *client = come();
+        feed(client, "for-web");
+        feed(client, "nas-1");
+        check_refused(client, 422);
+        assert_int_equal(holder->sent, sent);
+        assert_string_equal(credential_name(record_of("nas-1")->credential), "auth");
+    }
+    check_rows();
+}
+
+static void record_keeps_the_credential_of_its_last_session(void **state)
+{
+    (void)state;
+    reload_with(sections());
+    struct client *client = come();
+    feed(client, "old-nas");
+    feed(client, "nas-1");
+    assert_int_equal(record_of("nas-1")->credential, 0); /* not before its 140 */
+    assert_string_equal(credential_name(world->store.changes[0].credential), "nas");
+    turn();
+    assert_int_equal(client->session.login.password, 2);
+    assert_string_equal(credential_name(record_of("nas-1")->credential), "nas");
+    session_end(&client->session, REASON_LEFT, world->now);
+    assert_string_equal(credential_name(record_of("nas-1")->credential), "nas");
+
+    /* A claim that the store refuses changes nothing. */
+    struct client *refused_one = claim("nas-1");
+    turn_with(STORE_UNAVAILABLE);
+    check_refused(refused_one, 451);
+    assert_string_equal(credential_name(record_of("nas-1")->credential), "nas");
+    (void)enter("nas-1");
+    assert_string_equal(credential_name(record_of("nas-1")->credential), "auth");
+}
+
+/* A reload between the password and the ID: what holds when the ID comes counts. */
+static void session_between_password_and_id_is_judged_by_what_a_reload_left(void **state)
+{
+    struct credentials *others = credentials_new();
+    struct client *clients[4];
+    static const char *const passwords[] = {"for-web", "for-nas", "old-nas", "secret"};
+
+    (void)state;
+    reload_with(sections());
+    for (size_t i = 0; i < COUNT(clients); i++) {
+        clients[i] = come();
+        feed(clients[i], passwords[i]);
+        assert_int_equal(last_code(clients[i]), PROTO_ID);
+    }
+    /* Another order, web is gone, nas has another password and covers other IDs. */
+    assert_int_equal(credentials_begin(others, "nas", "disk-*"), CREDENTIAL_ADDED);
+    assert_int_equal(credentials_add(others, "new-nas", 7), CREDENTIAL_ADDED);
+    assert_int_equal(credentials_begin(others, "other", "*"), CREDENTIAL_ADDED);
+    assert_int_equal(credentials_add(others, "for-web", 7), CREDENTIAL_ADDED);
+    assert_int_equal(credentials_begin(others, "auth", NULL), CREDENTIAL_ADDED);
+    reload_with(others);
+
+    feed(clients[0], "web-1");
+    check_refused(clients[0], 422);
+    feed(clients[1], "nas-1");
+    check_refused(clients[1], 422);
+    feed(clients[2], "disk-1");
+    feed(clients[3], "any");
+    turn();
+    assert_int_equal(last_code(clients[2]), PROTO_CONNECTED);
+    assert_string_equal(credential_name(record_of("disk-1")->credential), "nas");
+    assert_int_equal(last_code(clients[3]), PROTO_CONNECTED);
+    check_rows();
+}
+
+static void connected_session_stays_when_a_reload_takes_its_credential_away(void **state)
+{
+    (void)state;
+    reload_with(sections());
+    struct client *client = come();
+    feed(client, "for-web");
+    feed(client, "web-1");
+    turn();
+    reload();
+    live(60 * S);
+    assert_false(client->closed);
+    assert_string_equal(credential_name(record_of("web-1")->credential), "web");
 }
 
 static void session_with_an_invalid_id_gets_420_and_leaves_no_trace(void **state)
@@ -2753,6 +2910,11 @@ int main(void)
         IN_WORLD(session_is_not_welcome_before_the_store_says_so),
         IN_WORLD(session_with_a_wrong_password_gets_410_and_leaves_no_trace),
         IN_WORLD(session_with_an_id_that_its_connection_does_not_cover_gets_422),
+        IN_WORLD(session_gets_422_for_an_id_that_its_password_does_not_cover),
+        IN_WORLD(session_that_may_not_have_an_id_does_not_disturb_its_holder),
+        IN_WORLD(record_keeps_the_credential_of_its_last_session),
+        IN_WORLD(session_between_password_and_id_is_judged_by_what_a_reload_left),
+        IN_WORLD(connected_session_stays_when_a_reload_takes_its_credential_away),
         IN_WORLD(session_with_an_invalid_id_gets_420_and_leaves_no_trace),
         IN_WORLD(session_with_an_empty_or_impossible_line_gets_400),
         IN_WORLD(session_holds_what_is_no_line_until_it_is_connected),

@@ -7,6 +7,7 @@
 #include "unit.h"
 
 #include <fcntl.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -769,6 +770,238 @@ static void secret_file_without_a_secret_is_refused(void **state)
     settings_free_secret(NULL);
 }
 
+/* ---- private files ---- */
+
+/* What is said of the file with this mode and owner; "" if it may hold a secret. */
+static const char *verdict(struct fixture *fixture, mode_t mode, uid_t owner, char *buf,
+                           size_t size)
+{
+    char message[512] = "";
+
+    write_file(fixture->path, BYTES("secret\n"));
+    assert_int_equal(chown(fixture->path, owner, (gid_t)-1), 0);
+    assert_int_equal(chmod(fixture->path, mode), 0);
+    char *secret = settings_read_secret(fixture->path, message, sizeof(message));
+    snprintf(buf, size, "%s", secret ? "" : message);
+    settings_free_secret(secret);
+    assert_int_equal(chmod(fixture->path, 0600), 0);
+    return buf;
+}
+
+static void secret_file_is_for_its_owner_and_group_only(void **state)
+{
+    static const mode_t good[] = {0400, 0600, 0440, 0640, 0700, 0750, 02640};
+    static const struct {
+        mode_t mode;
+        const char *words;
+    } bad[] = {
+        {0644, "everyone may read it (mode 0644)"},   {0604, "everyone may read it (mode 0604)"},
+        {0641, "everyone may read it (mode 0641)"},   {0646, "everyone may write it (mode 0646)"},
+        {0602, "everyone may write it (mode 0602)"},  {0620, "its group may write it (mode 0620)"},
+        {0660, "its group may write it (mode 0660)"}, {0777, "everyone may write it (mode 0777)"},
+        {04644, "everyone may read it (mode 4644)"},
+    };
+    struct fixture *fixture = *state;
+    char said[512];
+    char mend[128];
+
+    for (size_t i = 0; i < COUNT(good); i++)
+        assert_string_equal(verdict(fixture, good[i], (uid_t)-1, said, sizeof(said)), "");
+    snprintf(mend, sizeof(mend), "; chmod 640 %s", fixture->path);
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        verdict(fixture, bad[i].mode, (uid_t)-1, said, sizeof(said));
+        assert_int_equal(strncmp(said, fixture->path, strlen(fixture->path)), 0);
+        if (!strstr(said, bad[i].words) || !strstr(said, mend))
+            fail_msg("mode %o: \"%s\"", (unsigned)bad[i].mode, said);
+    }
+}
+
+static void secret_file_belongs_to_root_or_us_or_who_we_will_be(void **state)
+{
+    const struct passwd *user = getpwnam("nobody");
+    const uid_t nobody = user ? user->pw_uid : 0; /* another look at users would overwrite it */
+    struct fixture *fixture = *state;
+    char said[512];
+    char expected[256];
+
+    if (geteuid() != 0 || !user) {
+        print_message("only root can give files away\n");
+        skip();
+    }
+    snprintf(expected, sizeof(expected),
+             "%s: belongs to user %u, who could change it; chown root %s", fixture->path,
+             (unsigned)nobody, fixture->path);
+    assert_string_equal(verdict(fixture, 0600, nobody, said, sizeof(said)), expected);
+
+    settings_trust_user("nobody");
+    assert_string_equal(verdict(fixture, 0600, nobody, said, sizeof(said)), "");
+    verdict(fixture, 0644, nobody, said, sizeof(said));
+    assert_non_null(strstr(said, "chmod 640"));
+    verdict(fixture, 0600, nobody - 1, said, sizeof(said));
+    assert_non_null(strstr(said, "chown nobody"));
+    settings_trust_user("no-such-user");
+    assert_non_null(strstr(verdict(fixture, 0600, nobody, said, sizeof(said)), "chown"));
+    settings_trust_user(NULL);
+    assert_string_equal(verdict(fixture, 0600, nobody, said, sizeof(said)), expected);
+    assert_string_equal(verdict(fixture, 0600, 0, said, sizeof(said)), "");
+}
+
+static void secret_behind_a_link_is_judged_by_its_file(void **state)
+{
+    struct fixture *fixture = *state;
+    char link[80];
+    char message[512];
+
+    snprintf(link, sizeof(link), "%s-link", fixture->path);
+    write_file(fixture->path, BYTES("secret\n"));
+    assert_int_equal(symlink(fixture->path, link), 0);
+    char *secret = settings_read_secret(link, message, sizeof(message));
+    assert_non_null(secret);
+    settings_free_secret(secret);
+    assert_int_equal(chmod(fixture->path, 0644), 0);
+    assert_null(settings_read_secret(link, message, sizeof(message)));
+    assert_non_null(strstr(message, "mode 0644"));
+    assert_int_equal(unlink(link), 0);
+}
+
+static void fifo_is_no_secret_and_hangs_nobody(void **state)
+{
+    struct fixture *fixture = *state;
+    char message[512];
+
+    assert_int_equal(unlink(fixture->path), 0);
+    assert_int_equal(mkfifo(fixture->path, 0600), 0);
+    assert_null(settings_read_secret(fixture->path, message, sizeof(message)));
+    assert_non_null(strstr(message, "is not a file"));
+}
+
+static void report_says_what_mode_the_file_has(void **state)
+{
+    struct fixture *fixture = *state;
+
+    load(fixture, "[first]\n");
+    assert_int_equal(fixture->report.mode & 0777, 0600);
+    assert_int_equal(chmod(fixture->path, 0644), 0);
+    load(fixture, "[first]\n");
+    assert_int_equal(fixture->report.mode & 0777, 0644);
+}
+
+/* ---- sections with free names ---- */
+
+struct house {
+    char name[64];
+    unsigned line;
+    struct settings_list words;
+    uint64_t rooms;
+};
+
+struct street {
+    struct values values; /* first: those of the plain table */
+    struct house houses[8];
+    size_t count;
+};
+
+#undef AT
+#define AT(member) .offset = offsetof(struct house, member)
+
+static const struct setting house_table[] = {
+    {"house", "words", SETTING_LINES, AT(words), .whole = true},
+    {"house", "rooms", SETTING_NUMBER, AT(rooms), .minimum = 1, .maximum = 9},
+};
+
+static void *begin_house(void *out, const char *name, size_t len, unsigned line,
+                         struct settings_report *report)
+{
+    struct street *street = out;
+    struct house *house = &street->houses[street->count++];
+
+    assert_true(len < sizeof(house->name) && street->count <= COUNT(street->houses));
+    memcpy(house->name, name, len);
+    house->line = line;
+    if (len == 0)
+        settings_report_add(report, line, "a house needs a name");
+    return house;
+}
+
+static void load_street(struct fixture *fixture, struct street *street, const char *text)
+{
+    static const struct settings_named named = {
+        .section = "house", .table = house_table, .rows = COUNT(house_table), .begin = begin_house};
+
+    forget_load(fixture);
+    memset(street, 0, sizeof(*street));
+    write_file(fixture->path, text, strlen(text));
+    fixture->result =
+        settings_load_named(fixture->path, table, ROWS, &named, street, &fixture->report);
+}
+
+static void forget_street(struct street *street)
+{
+    for (size_t i = 0; i < street->count; i++)
+        settings_clear(house_table, COUNT(house_table), &street->houses[i]);
+    settings_clear(table, ROWS, &street->values);
+}
+
+static void each_named_section_has_values_of_its_own(void **state)
+{
+    static const char *const reds[] = {"a", "b", "c"};
+    static const unsigned red_lines[] = {3, 4, 5};
+    struct fixture *fixture = *state;
+    struct street street;
+
+    load_street(fixture, &street,
+                "; houses\n[house red]\nwords = a\n  b\nwords = c\nrooms = 3\n"
+                "[first]\nlimit = 9\n[house a long name that inih would cut at 49 bytes or so]\n"
+                "rooms = 4\n  \n[house red]\nrooms = 5\n[second]\nmax_clients = 5\n");
+    assert_loaded(fixture);
+    assert_int_equal(street.count, 3);
+    assert_string_equal(street.houses[0].name, "red");
+    assert_int_equal(street.houses[0].line, 2);
+    ASSERT_LIST(&street.houses[0].words, reds, red_lines);
+    assert_int_equal(street.houses[0].rooms, 3);
+    assert_string_equal(street.houses[1].name, "a long name that inih would cut at 49 bytes or so");
+    assert_int_equal(street.houses[1].rooms, 4);
+    assert_int_equal(street.houses[2].rooms, 5);
+    assert_int_equal(street.values.limit, 9);
+    assert_int_equal(street.values.max_clients, 5);
+    forget_street(&street);
+}
+
+static void mistakes_in_named_sections_are_found_like_others(void **state)
+{
+    static const struct {
+        const char *text;
+        unsigned line;
+        const char *words;
+    } rows[] = {
+        {"[house red]\nroom = 3\n", 2, "unknown key room in [house red]; it has words, rooms"},
+        {"[house red]\nlimit = 7\n", 2, "unknown key limit in [house red]"},
+        {"[house red]\nrooms = 3\nrooms = 4\n", 3, "rooms is set twice; line 2"},
+        {"[house red]\nrooms = 10\n", 2, "from 1 to 9"},
+        {"[house red]\nrooms = 3\n 4\n", 3, "goes on with rooms"},
+        {"[house red]\nwords = a\n  rooms = 3\n", 3, "a key begins at the start"},
+        {"[house red]\nwords = a ;b\n", 2, "would be cut"},
+        {"[house]\nrooms = 3\n", 1, "needs a name"},
+        {"[house ]\nrooms = 3\n", 1, "needs a name"},
+        {"[houses red]\nrooms = 3\n", 1, "the sections are first, second, house NAME"},
+        {"[ house red]\nrooms = 3\n", 1, "unknown section [ house red]"},
+        {"[first]\nrooms = 3\n", 2, "unknown key rooms in [first]"},
+        {"[house red]\n[first]\nrooms = 3\n", 3, "unknown key rooms in [first]"},
+    };
+    struct fixture *fixture = *state;
+    struct street street;
+
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        load_street(fixture, &street, rows[i].text);
+        assert_int_equal(fixture->result, -1);
+        assert_error(fixture, rows[i].line, rows[i].words);
+        forget_street(&street);
+    }
+    /* Without such sections in the table there are none. */
+    load(fixture, "[house red]\n");
+    assert_error(fixture, 1, "unknown section [house red]; the sections are first, second");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -807,6 +1040,13 @@ int main(void)
         TEST(clear_may_be_called_twice),
         TEST(secret_is_the_first_line_of_its_file),
         TEST(secret_file_without_a_secret_is_refused),
+        TEST(secret_file_is_for_its_owner_and_group_only),
+        TEST(secret_file_belongs_to_root_or_us_or_who_we_will_be),
+        TEST(secret_behind_a_link_is_judged_by_its_file),
+        TEST(fifo_is_no_secret_and_hangs_nobody),
+        TEST(report_says_what_mode_the_file_has),
+        TEST(each_named_section_has_values_of_its_own),
+        TEST(mistakes_in_named_sections_are_found_like_others),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

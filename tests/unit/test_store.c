@@ -7,6 +7,8 @@
 
 #include "store_fixture.h"
 
+#include "registry/credential_name.h"
+
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -187,24 +189,27 @@ static void sqlite_file_is_what_the_documentation_says(void **state)
     assert_int_equal(enter(f, "web-1"), STORE_OK);
     (void)claim_from(f, id, &local);
     turn(f);
-    assert_int_equal(number(f, "PRAGMA user_version"), 2);
+    assert_int_equal(number(f, "PRAGMA user_version"), 3);
     assert_int_not_equal(number(f, "PRAGMA application_id"), 0);
     assert_int_equal(number(f, "SELECT count(*) FROM clients WHERE sid = 1 AND cid = 'web-1' AND"
                                " cip = '192.0.2.7' AND cport = 40000 AND cstatus = 1 AND"
                                " since = 1700000000 AND last_seen = 1700000000 AND rtt_ms IS NULL"
-                               " AND reason = '' AND node = 'node-a'"),
+                               " AND reason = '' AND node = 'node-a'"
+                               " AND credential = 'credential-1'"),
                      1);
     assert_int_equal(number(f, "SELECT count(*) FROM clients WHERE sid = 2 AND length(cid) = 64 AND"
                                " cip = 'unix' AND cport = 0"),
                      1);
-    assert_int_equal(number(f, "SELECT count(*) FROM pragma_table_info('clients')"), 10);
+    assert_int_equal(number(f, "SELECT count(*) FROM pragma_table_info('clients')"), 11);
     assert_int_equal(number(f, "SELECT count(*) FROM pragma_table_info('clients') WHERE name IN"
                                " ('sid', 'cid', 'cip', 'cport', 'cstatus', 'since', 'last_seen',"
-                               " 'rtt_ms', 'reason', 'node')"),
-                     10);
+                               " 'rtt_ms', 'reason', 'node', 'credential')"),
+                     11);
     close_store(f);
     assert_int_equal(number(f, "SELECT count(*) FROM clients"), 2);
     open_store(f);
+    assert_string_equal(credential_name(record_of(f, "web-1")->credential), "credential-1");
+    assert_string_equal(credential_name(record_of(f, id)->credential), "credential-0");
 }
 
 static void check_row_is_visible(struct fixture *f, const struct store_answer *answer)
@@ -695,13 +700,13 @@ static void sqlite_database_of_another_program_is_refused_untouched(void **state
 static void sqlite_registry_of_another_version_is_refused_untouched(void **state)
 {
     static const char *const versions[] = {
-        "PRAGMA user_version = 3",
+        "PRAGMA user_version = 4",
         "PRAGMA user_version = 2147483647",
         "PRAGMA user_version = 0",
         "PRAGMA user_version = -1",
         "PRAGMA application_id = 78", /* not ours after all */
         "PRAGMA application_id = 0",
-        "PRAGMA user_version = 3; ALTER TABLE clients ADD COLUMN tags TEXT",
+        "PRAGMA user_version = 4; ALTER TABLE clients ADD COLUMN tags TEXT",
     };
     struct fixture *f = *state;
     struct content whole;
@@ -730,7 +735,7 @@ static void sqlite_newer_registry_with_a_log_is_refused_untouched(void **state)
     make_registry_file(f);
     assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
     assert_int_equal(sqlite3_exec(db,
-                                  "PRAGMA user_version = 3;"
+                                  "PRAGMA user_version = 4;"
                                   "UPDATE clients SET reason = 'newer' WHERE sid = 7",
                                   NULL, NULL, NULL),
                      SQLITE_OK);

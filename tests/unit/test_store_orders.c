@@ -787,11 +787,28 @@ static void sqlite_stopped_while_failing_writes_the_orders(void **state)
 
 /* ---- sqlite: files that are older, or make no sense ---- */
 
-/* As version 1 made it, to the byte. */
-static const char schema_1[] =
-    "CREATE TABLE clients ( sid INTEGER PRIMARY KEY, cid TEXT NOT NULL UNIQUE, cip TEXT NOT NULL,"
-    " cport INTEGER NOT NULL, cstatus INTEGER NOT NULL, since INTEGER NOT NULL,"
-    " last_seen INTEGER NOT NULL, rtt_ms REAL, reason TEXT NOT NULL, node TEXT NOT NULL)";
+/* As version 1 made it, to the byte, and what version 3 makes of it. */
+#define COLUMNS_1                                                                                  \
+    "CREATE TABLE clients ( sid INTEGER PRIMARY KEY, cid TEXT NOT NULL UNIQUE, cip TEXT NOT NULL," \
+    " cport INTEGER NOT NULL, cstatus INTEGER NOT NULL, since INTEGER NOT NULL,"                   \
+    " last_seen INTEGER NOT NULL, rtt_ms REAL, reason TEXT NOT NULL, node TEXT NOT NULL"
+static const char schema_1[] = COLUMNS_1 ")";
+/* Quotes are doubled, to be compared in SQL. */
+static const char schema_3[] = COLUMNS_1 ", credential TEXT NOT NULL DEFAULT '''')";
+
+/* What version 2 has beside it, with an order under way. */
+static const char orders_2[] =
+    "CREATE TABLE orders ( id INTEGER PRIMARY KEY, by TEXT NOT NULL, state TEXT NOT NULL,"
+    " created INTEGER NOT NULL, ended INTEGER, grace_ms INTEGER NOT NULL,"
+    " hold_ms INTEGER NOT NULL);"
+    "CREATE TABLE order_waves ( order_id INTEGER NOT NULL, wave INTEGER NOT NULL,"
+    " match TEXT NOT NULL, started INTEGER, ended INTEGER, PRIMARY KEY (order_id, wave));"
+    "CREATE TABLE order_targets ( sid INTEGER PRIMARY KEY, wave INTEGER NOT NULL,"
+    " told INTEGER NOT NULL, acknowledged INTEGER NOT NULL, late INTEGER NOT NULL);"
+    "INSERT INTO orders VALUES (7, 'operator', 'running', 1, NULL, 60000, 0);"
+    "INSERT INTO order_waves VALUES (7, 1, 'web-*', 1, NULL);"
+    "INSERT INTO order_targets VALUES (1, 1, 1, 0, 0);"
+    "PRAGMA user_version = 2;";
 
 static void make_version_1(struct fixture *f)
 {
@@ -818,11 +835,12 @@ static void sqlite_registry_of_version_1_is_upgraded(void **state)
         if (round == 1)
             execute_in(f->path, "PRAGMA journal_mode = DELETE");
         open_store(f);
-        assert_int_equal(number(f, "PRAGMA user_version"), 2);
+        assert_int_equal(number(f, "PRAGMA user_version"), 3);
         assert_int_equal(number(f, "PRAGMA application_id"), 0x636c7372);
         assert_int_equal(registry_count(f->registry), 2);
         assert_int_equal(record_of(f, "web-1")->rtt_us, 1500);
         assert_int_equal(record_of(f, "web-3")->reason, REASON_CRASH);
+        assert_int_equal(record_of(f, "web-1")->credential, 0);
         assert_null(store_order(f->store));
         check_file_is_the_registry(f);
 
@@ -834,20 +852,62 @@ static void sqlite_registry_of_version_1_is_upgraded(void **state)
         check_same_order(store_order(f->store), orders[0]);
         check_targets(f);
         snprintf(sql, sizeof(sql), "SELECT sql = '%s' FROM sqlite_master WHERE name = 'clients'",
-                 schema_1);
+                 schema_3);
         assert_int_equal(number(f, sql), 1);
         close_store(f);
         free_orders(true);
     }
 }
 
-static void sqlite_new_registry_has_the_table_of_version_1(void **state)
+static void sqlite_registry_of_version_2_is_upgraded(void **state)
+{
+    struct fixture *f = *state;
+    char sql[1024];
+
+    make_version_1(f);
+    execute_in(f->path, orders_2);
+    open_store(f);
+    assert_int_equal(number(f, "PRAGMA user_version"), 3);
+    assert_int_equal(registry_count(f->registry), 2);
+    assert_non_null(store_order(f->store));
+    assert_int_equal(store_order(f->store)->id, 7);
+    assert_int_equal(record_of(f, "web-1")->order_flags, RECORD_TOLD);
+    assert_int_equal(record_of(f, "web-1")->credential, 0);
+    assert_int_equal(enter(f, "web-1"), STORE_OK);
+    reopen_store(f);
+    assert_int_equal(record_of(f, "web-1")->credential, credential_of("web-1"));
+    assert_int_equal(record_of(f, "web-3")->credential, 0);
+    check_file_is_the_registry(f);
+    snprintf(sql, sizeof(sql), "SELECT sql = '%s' FROM sqlite_master WHERE name = 'clients'",
+             schema_3);
+    assert_int_equal(number(f, sql), 1);
+}
+
+static void sqlite_registry_of_version_2_that_is_wrong_stays_as_it_was(void **state)
+{
+    static const char *const changes[] = {
+        "ALTER TABLE clients ADD COLUMN credential TEXT",
+        "ALTER TABLE clients RENAME COLUMN node TO host",
+        "DROP TABLE order_waves",
+    };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < COUNT(changes); i++) {
+        make_version_1(f);
+        execute_in(f->path, orders_2);
+        execute_in(f->path, changes[i]);
+        refuse_unchanged(f);
+        assert_int_equal(number(f, "PRAGMA user_version"), 2);
+    }
+}
+
+static void sqlite_new_registry_has_the_table_of_an_upgraded_one(void **state)
 {
     struct fixture *f = *state;
     char sql[1024];
 
     snprintf(sql, sizeof(sql), "SELECT sql = '%s' FROM sqlite_master WHERE name = 'clients'",
-             schema_1);
+             schema_3);
     assert_int_equal(number(f, sql), 1);
 }
 
@@ -893,7 +953,7 @@ static void sqlite_registry_of_version_1_that_cannot_be_written_stays_as_it_was(
     assert_int_equal(chmod(f->path, 0600), 0);
 
     open_store(f);
-    assert_int_equal(number(f, "PRAGMA user_version"), 2);
+    assert_int_equal(number(f, "PRAGMA user_version"), 3);
     assert_int_equal(registry_count(f->registry), 2);
 }
 
@@ -1116,7 +1176,9 @@ int main(void)
         ON_SQLITE(sqlite_stopped_while_failing_writes_the_orders),
 
         ON_A_FILE(sqlite_registry_of_version_1_is_upgraded),
-        ON_SQLITE(sqlite_new_registry_has_the_table_of_version_1),
+        ON_A_FILE(sqlite_registry_of_version_2_is_upgraded),
+        ON_A_FILE(sqlite_registry_of_version_2_that_is_wrong_stays_as_it_was),
+        ON_SQLITE(sqlite_new_registry_has_the_table_of_an_upgraded_one),
         ON_A_FILE(sqlite_registry_of_version_1_that_is_wrong_stays_as_it_was),
         ON_A_FILE(sqlite_registry_of_version_1_that_cannot_be_written_stays_as_it_was),
         ON_A_FILE(sqlite_order_that_is_none_is_refused_untouched),

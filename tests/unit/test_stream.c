@@ -60,7 +60,7 @@ static int set_up(void **state)
             registry_connect(
                 fixture->registry,
                 registry_find(fixture->registry, fixture->cids[i], strlen(fixture->cids[i])),
-                &(struct peer_address){.port = 1}, 1);
+                &(struct peer_address){.port = 1}, 0, 1);
     }
     *state = fixture;
     return 0;
