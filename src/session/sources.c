@@ -41,6 +41,8 @@ static bool key_of(const struct peer_address *peer, uint64_t *key);
 static struct source *at(const struct sources *sources, uint32_t number);
 static uint32_t find(const struct sources *sources, uint64_t key);
 static uint32_t find_or_add(struct sources *sources, uint64_t key);
+static uint32_t find_or_add_failing(struct sources *sources, const struct limits_options *limits,
+                                    uint64_t key, struct moment now);
 static uint32_t take_number(struct sources *sources);
 static void drop_if_unused(struct sources *sources, uint32_t number);
 static void give_number_back(struct sources *sources, uint32_t number);
@@ -84,24 +86,14 @@ bool sources_note_failure(struct sources *sources, const struct limits_options *
     if (limits->auth_failures == 0 || !key_of(peer, &key))
         return false;
     expire(sources, limits, now, EXPIRE_BUDGET_FAILURE);
-    const uint32_t number = find_or_add(sources, key);
+    const uint32_t number = find_or_add_failing(sources, limits, key, now);
     if (number == 0)
         return false;
 
     struct source *source = at(sources, number);
-    if (source->failures > 0 && is_over(source, limits, now))
-        unlink_failing(sources, number);
     if (source->is_penalised)
         return false;
-    if (source->failures == 0) {
-        if (sources->suspects.count + sources->penalised.count >= SOURCES_MAX_FAILING)
-            evict_one(sources);
-        source->failures = 1;
-        source->since_us = now.mono_us;
-        append(sources, number);
-    } else {
-        source->failures++;
-    }
+    source->failures++;
     if (source->failures < limits->auth_failures)
         return false;
 
@@ -255,6 +247,30 @@ static uint32_t find_or_add(struct sources *sources, uint64_t key)
         give_number_back(sources, number);
         return 0;
     }
+    return number;
+}
+
+/*
+ * The same for one that has given a wrong password, in the list of suspects if it was in none. Room
+ * is made before anything is added, so that there is never one too many.
+ */
+static uint32_t find_or_add_failing(struct sources *sources, const struct limits_options *limits,
+                                    uint64_t key, struct moment now)
+{
+    uint32_t number = find(sources, key);
+
+    if (number != 0 && at(sources, number)->failures > 0) {
+        if (!is_over(at(sources, number), limits, now))
+            return number;
+        forget(sources, number);
+    }
+    if (sources->suspects.count + sources->penalised.count >= SOURCES_MAX_FAILING)
+        evict_one(sources);
+    number = find_or_add(sources, key);
+    if (number == 0)
+        return 0;
+    at(sources, number)->since_us = now.mono_us;
+    append(sources, number);
     return number;
 }
 

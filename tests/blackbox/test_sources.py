@@ -9,7 +9,7 @@ import time
 import pytest
 
 from control import Control
-from harness import (ASK_ID, ASK_PASSWORD, CONNECTED, REFUSALS, Client, Swarm, Witness,
+from harness import (BIN, ASK_ID, ASK_PASSWORD, CONNECTED, REFUSALS, Client, Swarm, Witness,
                      in_namespace_of, limit, needs_network, wait_until)
 
 HERE, THERE, ELSEWHERE = "127.0.0.2", "127.0.0.3", "127.0.0.4"
@@ -51,6 +51,9 @@ def test_source_gets_429_after_its_last_try_and_no_other_source_does(start_serve
     assert metric(server, "cliser_penalties_total") == 1
     assert metric(server, 'cliser_refusals_total{code="429"}') == 5
     assert Control(server).get("/v1/status")[1]["penalised_sources"] == 1
+    said = subprocess.run([BIN / "cliserctl", "status"], cwd=server.folder, check=True,
+                          capture_output=True, text=True).stdout
+    assert re.search(r"^shut out +1 address, for wrong passwords$", said, re.M)
 
 
 def test_default_is_ten_tries(start_server):
