@@ -144,7 +144,7 @@ static void start_counting(struct sessions *all)
     struct session *session;
 
     all->door.counting = ++all->door.last_counting;
-    TAILQ_FOREACH (session, &all->pending, pending)
+    for (session = TAILQ_FIRST(&all->pending); session; session = TAILQ_NEXT(session, pending))
         count_session(session);
     all->door.is_behind = true;
     all->door.counted_sid = 0;
