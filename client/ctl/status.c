@@ -61,6 +61,7 @@ static void print_status(const json_t *status)
 {
     const json_t *store = json_object_get(status, "store");
     const json_t *keepalive = json_object_get(status, "keepalive");
+    const uint64_t shut_out = field_count(status, "penalised_sources");
     char n[2][TEXT_BYTES];
     char up[SINCE_BYTES];
 
@@ -75,6 +76,11 @@ static void print_status(const json_t *status)
     say_out(", %s on their way\n", text_count(field_count(status, "pending"), n[0]));
     print_label("at most");
     say_out("%s\n", text_count(field_count(status, "max_clients"), n[0]));
+    if (shut_out > 0) {
+        print_label("shut out");
+        say_out("%s %s, for wrong passwords\n", text_count(shut_out, n[0]),
+                shut_out == 1 ? "address" : "addresses");
+    }
     print_label("registry");
     say_out("%s, ", field_text(store, "kind"));
     print_health(field_true(store, "healthy"), "healthy", "failing");

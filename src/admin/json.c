@@ -39,17 +39,18 @@ json_t *json_of_status(const struct admin *admin, struct moment now)
 
     orders_progress(sessions_orders(admin->sessions), &order);
     return json_pack(
-        "{s:s, s:s, s:I, s:b, s:I, s:I, s:I, s:I, s:{s:s, s:b}, s:{s:f, s:I, s:f}, s:s}", "version",
-        CLISER_VERSION, "node", admin->node, "uptime_s",
+        "{s:s, s:s, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:{s:s, s:b}, s:{s:f, s:I, s:f}, s:s}",
+        "version", CLISER_VERSION, "node", admin->node, "uptime_s",
         (json_int_t)((now.mono_us - admin->started_us) / CLOCK_US_PER_SEC), "ready",
         admin_not_ready(admin) == NULL, "connected",
         (json_int_t)sessions_connected(admin->sessions), "registered",
         (json_int_t)registry_count(admin->registry), "pending",
         (json_int_t)sessions_pending(admin->sessions), "max_clients",
-        (json_int_t)admin_max_clients(admin), "store", "kind", admin->store_kind, "healthy",
-        store_healthy(admin->store), "keepalive", "interval_s", (double)options->interval_ms / 1000,
-        "misses", (json_int_t)options->misses, "dead_client_max_s",
-        (double)sessions_dead_client_max_ms(options) / 1000, "shutdown",
+        (json_int_t)admin_max_clients(admin), "penalised_sources",
+        (json_int_t)sessions_penalised_sources(admin->sessions), "store", "kind", admin->store_kind,
+        "healthy", store_healthy(admin->store), "keepalive", "interval_s",
+        (double)options->interval_ms / 1000, "misses", (json_int_t)options->misses,
+        "dead_client_max_s", (double)sessions_dead_client_max_ms(options) / 1000, "shutdown",
         order_state_words[order.state]);
 }
 

@@ -56,7 +56,7 @@ struct metric {
 static print_fn print_number, print_histogram, print_clients, print_connections, print_refusals,
     print_disconnects, print_abandoned, print_healthy, print_targets, print_requests, print_ready,
     print_build, print_cpu, print_start, print_tls_handshakes, print_tls_expiry, print_logins,
-    print_last_logins;
+    print_last_logins, print_penalised, print_sources;
 
 #define FROM_SOURCES(member)  SOURCES, offsetof(struct metrics_sources, member)
 #define FROM_SESSIONS(member) SESSIONS, offsetof(struct sessions_counters, member)
@@ -94,6 +94,14 @@ static const struct metric metrics[] = {
      "Clients that gave this password since the last reload."},
     {"cliser_credential_last_login_timestamp_seconds", GAUGE, print_last_logins, FROM_ITS_PRINTER,
      "When the last of them did, in Unix seconds; 0 if none has."},
+    {"cliser_penalties_total", COUNTER, print_number, FROM_SESSIONS(penalties),
+     "Penalties that sources have earned by wrong passwords."},
+    {"cliser_penalised_sources", GAUGE, print_penalised, FROM_ITS_PRINTER,
+     "Sources that are refused because of wrong passwords."},
+    {"cliser_known_sources", GAUGE, print_sources, FROM_ITS_PRINTER,
+     "Sources of which wrong passwords or connections are counted."},
+    {"cliser_sources_evicted_total", COUNTER, print_number, FROM_SESSIONS(sources_evicted),
+     "Sources whose wrong passwords were forgotten early, because there were too many."},
     {"cliser_disconnects_total", COUNTER, print_disconnects, FROM_ITS_PRINTER,
      "Connections that ended after 140, by reason."},
 
@@ -279,6 +287,16 @@ static void print_refusals(FILE *out, const struct metric *metric, const struct 
         snprintf(code, sizeof(code), "%d", (int)info->code);
         print_labelled(out, metric, "code", code, refusals_with(view->sessions, (int)info->code));
     }
+}
+
+static void print_penalised(FILE *out, const struct metric *metric, const struct view *view)
+{
+    fprintf(out, "%s %zu\n", metric->name, sessions_penalised_sources(view->sources->sessions));
+}
+
+static void print_sources(FILE *out, const struct metric *metric, const struct view *view)
+{
+    fprintf(out, "%s %zu\n", metric->name, sessions_known_sources(view->sources->sessions));
 }
 
 static void print_disconnects(FILE *out, const struct metric *metric, const struct view *view)

@@ -241,9 +241,11 @@ static void server_on_accept(void *user, int fd, const struct address *from, boo
     conn_env_begin_work(&server->conn_env, now);
     server->stats.accepted++;
     peer_address_set(&peer, from);
-    if (server->conn_count >= server->options.max_connections ||
-        !sessions_admit(server->sessions)) {
-        turn_away(server, fd, &peer, is_tls, REASON_FULL, now);
+    enum reason reason = sessions_admit(server->sessions, &peer, now);
+    if (reason == REASON_NONE && server->conn_count >= server->options.max_connections)
+        reason = REASON_FULL;
+    if (reason != REASON_NONE) {
+        turn_away(server, fd, &peer, is_tls, reason, now);
         return;
     }
 

@@ -27,6 +27,7 @@ static const struct row rows[] = {
     [REASON_INVALID_ID] = { "invalid_id", PROTO_INVALID_ID },
     [REASON_DUPLICATE]  = { "duplicate",  PROTO_ID_IN_USE },
     [REASON_NOT_ALLOWED] = { "not_allowed", PROTO_ID_NOT_ALLOWED },
+    [REASON_TOO_MANY]   = { "too_many",   PROTO_TOO_MANY },
     [REASON_TLS]        = { "tls",        0 },
     [REASON_OPERATOR]   = { "operator",   PROTO_DISCONNECTED },
     [REASON_REPLACED]   = { "replaced",   PROTO_REPLACED },

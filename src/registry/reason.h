@@ -22,6 +22,7 @@ enum reason {
     REASON_INVALID_ID,  /* 420 */
     REASON_DUPLICATE,   /* 421 */
     REASON_NOT_ALLOWED, /* 422 */
+    REASON_TOO_MANY,    /* 429 */
     REASON_TLS,         /* no TLS, or none that is allowed, where TLS is spoken */
     REASON_OPERATOR,    /* 430: disconnected by an operator */
     REASON_REPLACED,    /* 431 */

@@ -1,6 +1,6 @@
 /*
- * What session.c, claim.c, ping.c and session_log.c share: the state of all sessions. Private to
- * src/session.
+ * What session.c, claim.c, door.c, ping.c and session_log.c share: the state of all sessions.
+ * Private to src/session.
  */
 #ifndef SESSION_INTERNAL_H
 #define SESSION_INTERNAL_H
@@ -9,6 +9,7 @@
 #include "session/order.h"
 #include "session/ping.h"
 #include "session/session.h"
+#include "session/sources.h"
 
 /* How much of each kind one tick may do before the loop looks at its sockets again. */
 #define TICK_BUDGET 256
@@ -22,6 +23,17 @@ struct limits_on_log {
     struct log_limit connected;
     struct log_limit disconnected;
     struct log_limit refused;
+    struct log_limit penalty;
+};
+
+/* What door.c keeps. */
+struct door {
+    struct sources sources;
+    uint32_t counting; /* which counting of connections this is; 0: they are not counted */
+    uint32_t last_counting;
+    bool is_behind;       /* those who were there when it began are not all counted yet */
+    uint32_t counted_sid; /* they are up to this one */
+    uint64_t draws;
 };
 
 struct sessions {
@@ -41,6 +53,7 @@ struct sessions {
     struct probe_list probes;
     struct ping_list pings; /* earliest due first */
     struct orders *orders;
+    struct door door;
     session_watch_fn *watch; /* or NULL */
     void *watch_user;
 

@@ -9,6 +9,10 @@
 struct limits_options {
     uint64_t max_clients; /* that are registered or being registered, 1 or more */
     uint64_t max_pending; /* sessions that are not yet registered, 1 or more */
+    /* Of one source (session/sources.h). */
+    uint64_t max_per_source;  /* sessions; 0: no limit */
+    uint64_t auth_failures;   /* wrong passwords that bring a penalty; 0: none do */
+    uint64_t auth_penalty_ms; /* that long, and as long are they added up; 1 or more */
 };
 
 /*

@@ -1,13 +1,14 @@
 /*
  * The life of a session: joins one server_fsm to its record, its deadlines and its connection, and
- * says when a client counts as gone. Who may have an ID is claim.c's. Owns no session and no
- * connection; must never know what a socket is.
+ * says when a client counts as gone. Who may come in is door.c's, who may have an ID claim.c's.
+ * Owns no session and no connection; must never know what a socket is.
  */
 #include "session/session.h"
 
 #include "base/container_of.h"
 #include "base/hash.h"
 #include "session/claim.h"
+#include "session/door.h"
 #include "session/internal.h"
 #include "session/session_log.h"
 
@@ -90,6 +91,7 @@ struct sessions *sessions_new(const struct sessions_options *options, struct reg
     TAILQ_INIT(&all->probes);
     TAILQ_INIT(&all->pings);
     keepalive_init(&all->keepalive, options->interval_ms * CLOCK_US_PER_MS, now.mono_us);
+    door_reload(all);
     return all;
 }
 
@@ -124,6 +126,7 @@ void sessions_free(struct sessions *all)
         return;
     claim_clear(all);
     orders_free(all->orders);
+    sources_clear(&all->door.sources);
     credentials_free(all->credentials);
     free(all);
 }
@@ -131,30 +134,13 @@ void sessions_free(struct sessions *all)
 void sessions_reload(struct sessions *all, const struct sessions_options *options,
                      struct credentials *credentials, struct moment now)
 {
+    all->now = now;
     credentials_free(all->credentials);
     all->credentials = credentials;
     all->options = *options;
     all->env.rules = rules_of(options);
     keepalive_set_interval(&all->keepalive, options->interval_ms * CLOCK_US_PER_MS, now.mono_us);
-}
-
-bool sessions_admit(const struct sessions *all)
-{
-    const uint64_t random = hash_number(all->counters.started + all->counters.refused[REASON_FULL]);
-
-    return limits_admit(&all->options.limits, all->held_count, all->pending_count, random);
-}
-
-int sessions_turn_away(struct sessions *all, const struct peer_address *peer, enum reason reason,
-                       struct moment now)
-{
-    all->now = now;
-    all->counters.refused[reason]++;
-    all->counters.turned_away += reason == REASON_RESOURCES;
-    session_log_turned_away(all, peer, reason);
-    tell_watch(all,
-               &(struct session_event){.kind = SESSION_REFUSED, .reason = reason, .peer = peer});
-    return all->options.explain_refusals ? PROTO_SERVER_FULL : 0;
+    door_reload(all);
 }
 
 uint64_t sessions_next_us(const struct sessions *all)
@@ -162,7 +148,7 @@ uint64_t sessions_next_us(const struct sessions *all)
     const struct session *oldest = TAILQ_FIRST(&all->pending);
     const uint64_t wishes[] = {
         oldest ? handshake_due_us(oldest) : UINT64_MAX, claim_next_us(all),   ping_next_us(all),
-        orders_next_us(all->orders, all->now),          all->housekeeping_us,
+        orders_next_us(all->orders, all->now),          all->housekeeping_us, door_next_us(all),
     };
     uint64_t next_us = keepalive_next_us(&all->keepalive);
 
@@ -179,6 +165,7 @@ void sessions_tick(struct sessions *all, struct moment now)
     ping_expire(all);
     ask_who_is_due(all);
     orders_tick(all->orders, now);
+    door_tick(all);
     if (now.mono_us >= all->housekeeping_us)
         keep_house(all);
 }
@@ -297,6 +284,7 @@ void session_start(struct session *session, struct sessions *all, const struct p
     TAILQ_INSERT_TAIL(&all->pending, session, pending);
     all->pending_count++;
     all->counters.started++;
+    door_enter(session);
     server_fsm_start(&session->fsm, &all->env);
 }
 
@@ -305,6 +293,10 @@ bool session_line(struct session *session, const char *line, size_t len, struct 
     struct sessions *all = session->all;
 
     all->now = now;
+    if (session_state(session) == SERVER_FSM_AWAIT_PASSWORD && door_is_closed_to(session)) {
+        session_end(session, REASON_TOO_MANY, now);
+        return true;
+    }
     /* Nothing but an ID may come into the log; a password line never does. */
     all->id_line = session_state(session) == SERVER_FSM_AWAIT_ID ? line : NULL;
     all->id_line_len = len;
@@ -366,8 +358,12 @@ static bool on_check_password(struct server_fsm *fsm, const char *line, size_t l
 {
     struct session *session = session_of(fsm);
     struct sessions *all = session->all;
+    const bool is_right =
+        credentials_log_in(all->credentials, line, len, sessions_now_s(all), &session->login);
 
-    return credentials_log_in(all->credentials, line, len, sessions_now_s(all), &session->login);
+    if (!is_right)
+        door_note_wrong_password(session);
+    return is_right;
 }
 
 static void on_claim_id(struct server_fsm *fsm, const char *id, size_t len)
@@ -465,6 +461,7 @@ static void on_closed(struct session *session, enum server_fsm_state old, int re
         all->pending_count--;
         all->counters.refused[reason]++;
     }
+    door_leave(session);
     session_log_ended(session, old, reason);
     note_end(session, was_connected, reason);
     claim_release(session, was_connected, reason);
@@ -581,6 +578,7 @@ static void keep_house(struct sessions *all)
 {
     all->housekeeping_us = all->now.mono_us + HOUSEKEEPING_US;
     note_wall_jump(all);
+    door_keep_house(all);
     if (all->options.forget_after_ms != UINT64_MAX)
         forget_some(all);
     session_log_suppressed(all);

@@ -59,6 +59,7 @@ struct session {
         struct keepalive_entry keepalive; /* after */
     };
     struct credential_match login; /* what it came with, once the password was right */
+    uint32_t counted_in;           /* door.c: the counting in which its source has it; 0: in none */
     uint8_t reason; /* enum reason: why it is being ended, for an end without a refusal */
 };
 
@@ -94,6 +95,8 @@ struct sessions_counters {
     uint64_t ended[REASON_COUNT];   /* sessions that were connected */
     uint64_t refused[REASON_COUNT]; /* those that were not yet, and newcomers that got no session */
     uint64_t turned_away;           /* of refused[REASON_RESOURCES]: newcomers, who were told 450 */
+    uint64_t penalties;             /* that sources have earned by wrong passwords */
+    uint64_t sources_evicted;       /* forgotten early, because too many were to be remembered */
     uint64_t keepalives_sent;
     uint64_t keepalives_answered;
     uint64_t keepalives_missed; /* regular ones without an answer when the next one was due */
@@ -148,16 +151,25 @@ void sessions_free(struct sessions *all);
 void sessions_reload(struct sessions *all, const struct sessions_options *options,
                      struct credentials *credentials, struct moment now);
 
-/* May a connection that was just accepted become a session, as far as the limits go? */
-bool sessions_admit(const struct sessions *all);
+/*
+ * May a connection that was just accepted become a session, as far as the limits go? REASON_NONE if
+ * it may; else why not: REASON_TOO_MANY from its source, or REASON_FULL. Allocates nothing.
+ */
+enum reason sessions_admit(struct sessions *all, const struct peer_address *peer,
+                           struct moment now);
 
 /*
- * Counts and logs a newcomer that gets no session: REASON_FULL, or REASON_RESOURCES for want of
- * memory or epoll watches. Returns the refusal that is to be sent, which is 450 for both, or 0 if
- * none is.
+ * Counts and logs a newcomer that gets no session: what sessions_admit() said, REASON_FULL, or
+ * REASON_RESOURCES for want of memory or epoll watches. Returns the refusal that is to be sent, or
+ * 0 if none is; want of resources is told as 450.
  */
 int sessions_turn_away(struct sessions *all, const struct peer_address *peer, enum reason reason,
                        struct moment now);
+
+/* Sources (session/sources.h) that are under a penalty, give or take those whose penalty has ended
+ * within the last second; and those of which anything is kept. */
+size_t sessions_penalised_sources(const struct sessions *all);
+size_t sessions_known_sources(const struct sessions *all);
 
 /* The next time sessions_tick() has something to do; UINT64_MAX if nobody waits for anything. */
 uint64_t sessions_next_us(const struct sessions *all);

@@ -8,6 +8,9 @@
 #include "session/internal.h"
 
 #include <string.h>
+#include <time.h>
+
+#define TIME_TEXT_BYTES 32
 
 void session_log_connected(struct session *session)
 {
@@ -61,15 +64,37 @@ void session_log_turned_away(struct sessions *all, const struct peer_address *pe
                   LOG_STR("cip", peer_address_format(peer, ip)), LOG_NUM("cport", peer->port));
 }
 
+void session_log_penalty(const struct session *session)
+{
+    struct sessions *all = session->all;
+    const struct limits_options *limits = &all->options.limits;
+    const time_t until = (time_t)((all->now.wall_ms + (int64_t)limits->auth_penalty_ms) / 1000);
+    char source[SOURCE_TEXT_BYTES];
+    char text[TIME_TEXT_BYTES];
+    struct tm parts;
+
+    if (!log_limit_allows(&all->log.penalty, all->now.mono_us))
+        return;
+    gmtime_r(&until, &parts);
+    if (strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &parts) == 0)
+        text[0] = '\0';
+    log_event(LOG_LEVEL_WARN, "penalty", LOG_STR("source", source_format(&session->peer, source)),
+              LOG_NUM("wrong_passwords", limits->auth_failures), LOG_STR("until", text));
+}
+
 void session_log_suppressed(struct sessions *all)
 {
     struct limits_on_log *log = &all->log;
 
-    if (log->connected.suppressed + log->disconnected.suppressed + log->refused.suppressed == 0)
+    if (log->connected.suppressed + log->disconnected.suppressed + log->refused.suppressed +
+            log->penalty.suppressed ==
+        0)
         return;
     log_event(LOG_LEVEL_INFO, "more", LOG_NUM("connected", log->connected.suppressed),
               LOG_NUM("disconnected", log->disconnected.suppressed),
               LOG_NUM("refused", log->refused.suppressed),
+              LOG_NUM("penalty", log->penalty.suppressed),
               LOG_NUM("clients", all->connected_count));
-    log->connected.suppressed = log->disconnected.suppressed = log->refused.suppressed = 0;
+    log->connected.suppressed = log->disconnected.suppressed = 0;
+    log->refused.suppressed = log->penalty.suppressed = 0;
 }

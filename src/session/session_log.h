@@ -14,6 +14,9 @@ void session_log_ended(struct session *session, enum server_fsm_state old, enum 
 void session_log_turned_away(struct sessions *all, const struct peer_address *peer,
                              enum reason reason);
 
+/* Its source gave one wrong password too many. */
+void session_log_penalty(const struct session *session);
+
 /* Tells as a number what the limits have kept out of the log since the last time. */
 void session_log_suppressed(struct sessions *all);
 

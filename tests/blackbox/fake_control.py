@@ -47,7 +47,8 @@ class FakeControl:
         self.asked = []
         self.status = {"version": "0.1.0", "node": "vm", "uptime_s": 3700, "ready": True,
                        "connected": 15000, "registered": 15210, "pending": 3,
-                       "max_clients": 1000000, "store": {"kind": "sqlite", "healthy": True},
+                       "penalised_sources": 0, "max_clients": 1000000,
+                       "store": {"kind": "sqlite", "healthy": True},
                        "keepalive": {"interval_s": 10, "misses": 3, "dead_client_max_s": 40},
                        "shutdown": "none"}
         self.order = {"state": "none"}

@@ -65,6 +65,7 @@ REFUSALS = {
     420: b"420: invalid ID\r\n",
     421: b"421: ID already connected\r\n",
     422: b"422: ID not allowed\r\n",
+    429: b"429: too many from this address\r\n",
     430: b"430: disconnected by operator\r\n",
     431: b"431: replaced\r\n",
     450: b"450: server full\r\n",
@@ -77,10 +78,12 @@ PASSWORD = "secret"
 SANITIZER_REPORTS = ("ERROR: AddressSanitizer", "runtime error:", "LeakSanitizer")
 
 # Keep-alives come at a random moment: a test that does not want them must not get one by chance.
+# Nor must one that gives wrong passwords be shut out for them: all come from one address.
 DEFAULTS = {
     "server": {"listen": "127.0.0.1:0"},
     "auth": {"password": PASSWORD},
     "keepalive": {"interval": "10h"},
+    "limits": {"auth_failures": "0"},
     "registry": {"store": "sqlite", "path": "cliser.db"},
 }
 

@@ -64,6 +64,7 @@ def test_status_says_how_things_are(start_server):
     assert answer.pop("node") == socket.gethostname()
     assert answer == {
         "ready": True, "connected": 0, "registered": 0, "pending": 0, "max_clients": 7,
+        "penalised_sources": 0,
         "store": {"kind": "memory", "healthy": True},
         "keepalive": {"interval_s": 1.5, "misses": 2, "dead_client_max_s": 4.5}, "shutdown": "none"}
 

@@ -532,8 +532,9 @@ static void start_client(unsigned slot, bool fails)
 {
     struct peer_address peer = {.ip = {127, 0, 0, 1}, .family = AF_INET};
 
-    if (!sessions_admit(world.sessions)) {
-        note(0, sessions_turn_away(world.sessions, &peer, REASON_FULL, world.now));
+    const enum reason reason = sessions_admit(world.sessions, &peer, world.now);
+    if (reason != REASON_NONE) {
+        note(0, sessions_turn_away(world.sessions, &peer, reason, world.now));
         return;
     }
     struct client *client = calloc(1, sizeof(*client));

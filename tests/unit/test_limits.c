@@ -90,6 +90,44 @@ static void limits_turn_away_a_growing_share_between_half_and_all(void **state)
     }
 }
 
+/* Not random, so that three standard deviations hold each time or never. */
+static uint64_t fixed_random(void)
+{
+    static uint64_t counter;
+    uint64_t mixed = counter += UINT64_C(0x9e3779b97f4a7c15);
+
+    mixed = (mixed ^ mixed >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    mixed = (mixed ^ mixed >> 27) * UINT64_C(0x94d049bb133111eb);
+    return mixed ^ mixed >> 31;
+}
+
+static void limits_admit_the_share_of_the_formula_in_a_million_draws(void **state)
+{
+    enum { DRAWS = 1000000 };
+    const struct limits_options limits = {.max_clients = UINT64_MAX, .max_pending = 16384};
+
+    (void)state;
+    for (uint64_t pending = 8192; pending < 16384; pending += 819) {
+        const double wanted = (double)(16384 - pending) / 8192;
+        int fixed = 0;
+        int keyed = 0;
+
+        for (uint64_t i = 0; i < DRAWS; i++) {
+            fixed += limits_admit(&limits, pending, pending, fixed_random());
+            keyed += i < DRAWS / 10 &&
+                     limits_admit(&limits, pending, pending, hash_number(pending * DRAWS + i));
+        }
+        const double deviation = sqrt(wanted * (1 - wanted) / DRAWS);
+        if (fabs((double)fixed / DRAWS - wanted) > 3 * deviation)
+            fail_msg("%d of a million got in at %lu, not %.4f", fixed, (unsigned long)pending,
+                     wanted);
+        /* As the server draws, under a key that is another one each time: six of them. */
+        if (fabs(keyed * 10.0 / DRAWS - wanted) > 6 * deviation * sqrt(10))
+            fail_msg("%d of 100,000 got in at %lu, not %.4f", keyed, (unsigned long)pending,
+                     wanted);
+    }
+}
+
 /* The last place but one is a rare chance, but one: the flood never locks everyone out. */
 static void limits_leave_a_chance_until_the_very_last_place(void **state)
 {
@@ -139,6 +177,7 @@ int main(void)
         cmocka_unit_test(limits_admit_clients_up_to_the_last_and_no_more),
         cmocka_unit_test(limits_admit_everyone_below_half_of_pending),
         cmocka_unit_test(limits_turn_away_a_growing_share_between_half_and_all),
+        cmocka_unit_test(limits_admit_the_share_of_the_formula_in_a_million_draws),
         cmocka_unit_test(limits_leave_a_chance_until_the_very_last_place),
         cmocka_unit_test(limits_of_one_two_and_three_pending_let_somebody_in),
         cmocka_unit_test(limits_on_pending_do_not_count_the_connected),

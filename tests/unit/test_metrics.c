@@ -352,7 +352,7 @@ static void each_family_has_its_help_and_type_once_and_before_its_samples(void *
         strcpy(seen[families++], name);
     }
     free(copy);
-    assert_int_equal(families, 42);
+    assert_int_equal(families, 46);
 }
 
 static void no_series_is_there_twice(void **state)
@@ -480,6 +480,9 @@ static void ends_are_counted_by_code_and_by_reason(void **state)
     counters->refused[REASON_RESOURCES] = 9;
     (void)sessions_turn_away(world->sessions, &peer, REASON_RESOURCES, clock_now());
     (void)sessions_turn_away(world->sessions, &peer, REASON_FULL, clock_now());
+    (void)sessions_turn_away(world->sessions, &peer, REASON_TOO_MANY, clock_now());
+    counters->penalties = 13;
+    counters->sources_evicted = 14;
     counters->keepalives_sent = 10;
     counters->keepalives_answered = 11;
     counters->keepalives_missed = 12;
@@ -488,7 +491,12 @@ static void ends_are_counted_by_code_and_by_reason(void **state)
     assert_int_equal(value(world, "cliser_refusals_total{code=\"410\"}"), 3);
     assert_int_equal(value(world, "cliser_refusals_total{code=\"408\"}"), 9);
     assert_int_equal(value(world, "cliser_refusals_total{code=\"430\"}"), 6);
+    assert_int_equal(value(world, "cliser_refusals_total{code=\"429\"}"), 1);
     assert_int_equal(value(world, "cliser_refusals_total{code=\"450\"}"), 2);
+    assert_int_equal(value(world, "cliser_penalties_total"), 13);
+    assert_int_equal(value(world, "cliser_sources_evicted_total"), 14);
+    assert_int_equal(value(world, "cliser_penalised_sources"), 0);
+    assert_int_equal(value(world, "cliser_known_sources"), 0);
     assert_int_equal(value(world, "cliser_refusals_total{code=\"460\"}"), 0);
     assert_int_equal(value(world, "cliser_disconnects_total{reason=\"timed_out\"}"), 5);
     assert_int_equal(value(world, "cliser_disconnects_total{reason=\"operator\"}"), 6);

@@ -372,6 +372,22 @@ static size_t claims_waiting(uint32_t sid)
     return count;
 }
 
+/* Each source has as many connections as there are, if they are counted. */
+static void check_counts(void)
+{
+    const struct door *door = &world->sessions->door;
+
+    if (door->counting == 0 || door->is_behind || world->client_count > 64)
+        return;
+    for (size_t i = 0; i < world->client_count; i++) {
+        unsigned count = 0;
+        for (size_t j = 0; j < world->client_count; j++)
+            count += !world->clients[j]->closed &&
+                     memcmp(world->clients[j]->peer.ip, world->clients[i]->peer.ip, 16) == 0;
+        assert_int_equal(sources_connections(&door->sources, &world->clients[i]->peer), count);
+    }
+}
+
 /* What must be true between any two calls. */
 static void check_invariants(void)
 {
@@ -432,6 +448,7 @@ static void check_invariants(void)
                      over + world->freed + world->turned_away);
     assert_int_equal(counters->registered, counted(counters->ended) + connected);
     assert_int_equal(counters->handshakes.total, counters->registered);
+    check_counts();
 }
 
 /* The same, and what the store was told: once it has done all, its rows say what is so. */
@@ -616,6 +633,12 @@ static void check_refused(const struct client *client, int code)
     assert_true(client->closed);
     assert_int_equal(last_code(client), code);
     assert_true(client->said_why);
+}
+
+/* What somebody from there would be told at the door. */
+static enum reason admission(const struct peer_address *peer)
+{
+    return sessions_admit(world->sessions, peer, world->now);
 }
 
 static uint64_t refused(enum reason reason)
@@ -1971,13 +1994,13 @@ static void newcomer_turned_away_is_told_450_and_counted(void **state)
     (void)state;
     world->options.limits.max_clients = 2;
     reload();
-    assert_true(sessions_admit(world->sessions));
+    assert_int_equal(admission(&peer), REASON_NONE);
     (void)enter("a");
     /* Those who are only on their way take nobody's place, or silence could fill the server. */
     struct client *silent = come();
-    assert_true(sessions_admit(world->sessions));
+    assert_int_equal(admission(&peer), REASON_NONE);
     struct client *second = enter("b");
-    assert_false(sessions_admit(world->sessions));
+    assert_int_equal(admission(&peer), REASON_FULL);
     assert_int_equal(sessions_turn_away(world->sessions, &peer, REASON_FULL, world->now), 450);
     assert_int_equal(sessions_turn_away(world->sessions, &peer, REASON_RESOURCES, world->now), 450);
     world->turned_away += 2;
@@ -1986,7 +2009,7 @@ static void newcomer_turned_away_is_told_450_and_counted(void **state)
     check_invariants();
     session_end(&second->session, REASON_LEFT, world->now);
     session_end(&silent->session, REASON_LEFT, world->now);
-    assert_true(sessions_admit(world->sessions));
+    assert_int_equal(admission(&peer), REASON_NONE);
 }
 
 /* They came while there was room, and others were faster. */
@@ -2045,7 +2068,7 @@ static void newcomers_are_turned_away_by_how_many_are_pending(void **state)
     world->options.limits.max_pending = 100;
     reload();
     for (int i = 0; i < 2000; i++) {
-        if (sessions_admit(world->sessions)) {
+        if (admission(&peer) == REASON_NONE) {
             (void)come();
             admitted++;
         } else {
@@ -2058,6 +2081,285 @@ static void newcomers_are_turned_away_by_how_many_are_pending(void **state)
     }
     assert_int_equal(admitted, 100);
     check_invariants();
+}
+
+/* ---- sources ---- */
+
+static struct client *come_from(const struct peer_address *peer)
+{
+    struct client *client = new_client();
+
+    client->peer = *peer;
+    start(client);
+    return client;
+}
+
+static struct client *enter_from(const struct peer_address *peer, const char *id)
+{
+    struct client *client = come_from(peer);
+
+    feed(client, "secret");
+    feed(client, id);
+    turn();
+    assert_true(is_connected(client));
+    return client;
+}
+
+static void limit_sources(uint64_t max_per_source, uint64_t auth_failures)
+{
+    world->options.limits.max_per_source = max_per_source;
+    world->options.limits.auth_failures = auth_failures;
+    world->options.limits.auth_penalty_ms = 60000;
+    reload();
+}
+
+static const struct peer_address here = {.family = AF_INET, .ip = {192, 0, 2, 1}};
+static const struct peer_address there = {.family = AF_INET, .ip = {192, 0, 2, 2}};
+static const struct peer_address local = {.family = AF_UNIX};
+
+static void source_that_guesses_is_refused_until_its_penalty_is_over(void **state)
+{
+    struct client *connected;
+
+    (void)state;
+    limit_sources(0, 3);
+    connected = enter_from(&here, "nas");
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(admission(&here), REASON_NONE);
+        struct client *client = come_from(&here);
+        feed(client, "guess");
+        check_refused(client, 410);
+        /* That somebody there knows the password does not give the guesser new tries. */
+        session_end(&enter_from(&there, "web")->session, REASON_LEFT, world->now);
+    }
+    assert_int_equal(admission(&here), REASON_TOO_MANY);
+    assert_int_equal(admission(&there), REASON_NONE);
+    assert_int_equal(admission(&local), REASON_NONE);
+    assert_int_equal(sessions_turn_away(world->sessions, &here, REASON_TOO_MANY, world->now), 429);
+    world->turned_away++;
+    assert_int_equal(refused(REASON_TOO_MANY), 1);
+    assert_int_equal(sessions_counters(world->sessions)->penalties, 1);
+    assert_int_equal(sessions_penalised_sources(world->sessions), 1);
+    live(60 * S - 1);
+    assert_int_equal(admission(&here), REASON_TOO_MANY);
+    live(1);
+    assert_int_equal(admission(&here), REASON_NONE);
+    assert_true(is_connected(connected));
+    live(1 * S);
+    assert_int_equal(sessions_penalised_sources(world->sessions), 0);
+    assert_int_equal(sessions_known_sources(world->sessions), 0);
+    check_invariants();
+}
+
+static void source_success_does_not_wipe_out_its_failures(void **state)
+{
+    (void)state;
+    limit_sources(0, 2);
+    feed(come_from(&here), "guess");
+    (void)enter_from(&here, "nas");
+    feed(come_from(&here), "guess");
+    assert_int_equal(admission(&here), REASON_TOO_MANY);
+}
+
+static void source_failures_are_wrong_passwords_only(void **state)
+{
+    struct client *client;
+
+    (void)state;
+    limit_sources(0, 1);
+    client = come_from(&here);
+    feed(client, "");
+    check_refused(client, 400);
+    client = come_from(&here);
+    feed(client, "secret");
+    feed(client, "not an id");
+    check_refused(client, 420);
+    client = come_from(&here);
+    client->proved_another = true;
+    feed(client, "secret");
+    feed(client, "nas");
+    check_refused(client, 422);
+    session_end(&come_from(&here)->session, REASON_LEFT, world->now);
+    assert_int_equal(admission(&here), REASON_NONE);
+    feed(come_from(&local), "guess");
+    assert_int_equal(admission(&local), REASON_NONE);
+    assert_int_equal(sessions_known_sources(world->sessions), 0);
+}
+
+/* A peer that is gone when it is to be told has had its guess all the same. */
+static void source_failure_counts_before_it_is_told(void **state)
+{
+    struct client *client;
+
+    (void)state;
+    limit_sources(0, 1);
+    client = come_from(&here);
+    client->fails_at = 410;
+    feed(client, "guess");
+    assert_true(client->closed);
+    assert_int_equal(admission(&here), REASON_TOO_MANY);
+}
+
+/* Else whoever opens thousands of connections first would have as many guesses. */
+static void source_under_penalty_has_no_guess_left_in_its_handshakes(void **state)
+{
+    struct client *waiting;
+    struct client *right;
+    struct client *further;
+    struct client *registering;
+
+    (void)state;
+    limit_sources(0, 1);
+    waiting = come_from(&here);
+    right = come_from(&here);
+    further = come_from(&here);
+    feed(further, "secret");
+    registering = come_from(&here);
+    feed(registering, "secret");
+    feed(registering, "db");
+    feed(come_from(&here), "guess");
+    feed(waiting, "another");
+    check_refused(waiting, 429);
+    feed(right, "secret"); /* it hears the same, so that it learns nothing */
+    check_refused(right, 429);
+    assert_int_equal(refused(REASON_PASSWORD), 1);
+    assert_int_equal(refused(REASON_TOO_MANY), 2);
+    /* Who has given the password already is no guesser. */
+    feed(further, "nas");
+    turn();
+    assert_true(is_connected(further));
+    assert_true(is_connected(registering));
+    check_rows();
+}
+
+static void source_penalties_are_lifted_by_a_reload_without_them(void **state)
+{
+    (void)state;
+    limit_sources(0, 1);
+    feed(come_from(&here), "guess");
+    assert_int_equal(admission(&here), REASON_TOO_MANY);
+    limit_sources(0, 0);
+    assert_int_equal(admission(&here), REASON_NONE);
+    limit_sources(0, 1);
+    assert_int_equal(admission(&here), REASON_NONE);
+}
+
+static void source_has_as_many_connections_as_allowed_and_gets_each_back(void **state)
+{
+    struct client *clients[3];
+    struct client *client;
+
+    (void)state;
+    limit_sources(3, 0);
+    clients[0] = enter_from(&here, "a");
+    clients[1] = come_from(&here);
+    assert_int_equal(admission(&here), REASON_NONE);
+    clients[2] = enter_from(&here, "b");
+    assert_int_equal(admission(&here), REASON_TOO_MANY);
+    assert_int_equal(admission(&there), REASON_NONE);
+    for (int i = 0; i < 10; i++) {
+        (void)come_from(&local);
+        assert_int_equal(admission(&local), REASON_NONE);
+    }
+
+    /* Each way to an end. */
+    feed(clients[1], "guess");
+    check_refused(clients[1], 410);
+    assert_int_equal(admission(&here), REASON_NONE);
+    clients[1] = come_from(&here);
+    live(HANDSHAKE_US);
+    check_refused(clients[1], 408);
+    clients[1] = come_from(&here);
+    session_bad_line(&clients[1]->session, PROTO_ERR_NUL, world->now);
+    client = come_from(&here);
+    feed(client, "secret");
+    feed(client, "a"); /* its holder is probed, and does not answer */
+    assert_int_equal(admission(&here), REASON_TOO_MANY);
+    live(PROBE_US);
+    check_refused(clients[0], 431);
+    turn();
+    assert_true(is_connected(client));
+    assert_int_equal(admission(&here), REASON_NONE);
+    clients[0] = client;
+    client = come_from(&here);
+    client->fails_at = 120;
+    feed(client, "secret");
+    assert_true(client->closed);
+    client = new_client();
+    client->peer = here;
+    client->fails_at = 110;
+    start(client);
+    assert_true(client->closed);
+    client = come_from(&here);
+    feed(client, "secret");
+    feed(client, "c");
+    turn_with(STORE_UNAVAILABLE);
+    check_refused(client, 451);
+    session_end(&clients[0]->session, REASON_RESET, world->now);
+    session_end(&clients[0]->session, REASON_RESET, world->now);
+    session_end(&clients[2]->session, REASON_OPERATOR, world->now);
+    check_counts();
+    assert_int_equal(sources_connections(&world->sessions->door.sources, &here), 0);
+    assert_int_equal(sessions_known_sources(world->sessions), 0);
+}
+
+static void source_limit_changed_by_a_reload_counts_who_is_there(void **state)
+{
+    (void)state;
+    (void)enter_from(&here, "a");
+    (void)enter_from(&here, "b");
+    (void)come_from(&here);
+    assert_int_equal(sessions_known_sources(world->sessions), 0); /* and nothing is kept */
+    assert_int_equal(admission(&here), REASON_NONE);
+    limit_sources(3, 0);
+    assert_int_equal(admission(&here), REASON_TOO_MANY);
+    limit_sources(4, 0);
+    assert_int_equal(admission(&here), REASON_NONE);
+    limit_sources(2, 0); /* they are more than that already, and stay */
+    assert_int_equal(admission(&here), REASON_TOO_MANY);
+    assert_int_equal(sessions_connected(world->sessions), 2);
+    limit_sources(0, 0);
+    assert_int_equal(sessions_known_sources(world->sessions), 0);
+    session_end(&world->clients[0]->session, REASON_LEFT, world->now);
+    limit_sources(3, 0);
+    assert_int_equal(admission(&here), REASON_NONE);
+    session_end(&world->clients[1]->session, REASON_LEFT, world->now);
+    check_counts();
+    assert_int_equal(sources_connections(&world->sessions->door.sources, &here), 1);
+}
+
+static void source_limit_of_a_reload_counts_very_many_in_slices(void **state)
+{
+    enum { MANY = MAX_CLIENTS - 100 };
+    struct client *clients[MANY];
+    char id[16];
+    unsigned ticks = 0;
+
+    (void)state;
+    for (int i = 0; i < MANY; i++) {
+        clients[i] = come_from(&here);
+        snprintf(id, sizeof(id), "c%d", i);
+        feed(clients[i], "secret");
+        feed(clients[i], id);
+        if (world->store.count == MAX_CHANGES / 2)
+            turn();
+    }
+    turn();
+    limit_sources(MANY - 1, 0);
+    /* What comes and goes in between is counted once. */
+    assert_true(sessions_next_us(world->sessions) <= world->now.mono_us);
+    session_end(&clients[0]->session, REASON_LEFT, world->now);
+    session_end(&clients[MANY - 1]->session, REASON_LEFT, world->now);
+    (void)enter_from(&here, "c0");
+    (void)enter_from(&here, "new");
+    (void)come_from(&here);
+    while (sessions_next_us(world->sessions) <= world->now.mono_us) {
+        sessions_tick(world->sessions, world->now);
+        assert_true(++ticks < 10);
+    }
+    assert_true(ticks > 0);
+    assert_int_equal(sources_connections(&world->sessions->door.sources, &here), MANY + 1);
+    assert_int_equal(admission(&here), REASON_TOO_MANY);
 }
 
 /* ---- keep-alives ---- */
@@ -2819,6 +3121,11 @@ static void free_the_dead(void)
     world->client_count = kept;
 }
 
+static struct peer_address random_peer(void)
+{
+    return (struct peer_address){.family = AF_INET, .ip = {192, 0, 2, (uint8_t)below(12)}};
+}
+
 static void random_reload(void)
 {
     world->options.duplicate_id = (int)below(3);
@@ -2829,6 +3136,9 @@ static void random_reload(void)
     world->options.forget_after_ms = below(2) ? UINT64_MAX : 1000 + below(60000);
     world->options.explain_refusals = below(4) != 0;
     world->options.limits.max_clients = below(3) ? 1000000 : 1 + below(6);
+    world->options.limits.max_per_source = below(2) ? 0 : 1 + below(5);
+    world->options.limits.auth_failures = below(3) ? 0 : 1 + below(5);
+    world->options.limits.auth_penalty_ms = 500 + below(5000);
     reload();
 }
 
@@ -2843,7 +3153,14 @@ static void sessions_of_random_clients_never_contradict_each_other(void **state)
     (void)state;
     for (int step = 0; step < STEPS; step++) {
         if (world->client_count < CLIENTS && below(4) == 0) {
+            const struct peer_address peer = random_peer();
+            if (admission(&peer) != REASON_NONE) {
+                (void)sessions_turn_away(world->sessions, &peer, admission(&peer), world->now);
+                world->turned_away++;
+                continue;
+            }
             struct client *client = new_client();
+            client->peer = peer;
             client->fails_at = below(60) == 0 ? PROTO_PASSWORD : 0;
             client->proved_another = below(30) == 0;
             start(client);
@@ -2968,6 +3285,15 @@ int main(void)
         IN_WORLD(newcomer_turned_away_is_told_450_and_counted),
         IN_WORLD(claim_of_one_more_than_the_server_holds_gets_450),
         IN_WORLD(newcomers_are_turned_away_by_how_many_are_pending),
+        IN_WORLD(source_that_guesses_is_refused_until_its_penalty_is_over),
+        IN_WORLD(source_success_does_not_wipe_out_its_failures),
+        IN_WORLD(source_failures_are_wrong_passwords_only),
+        IN_WORLD(source_failure_counts_before_it_is_told),
+        IN_WORLD(source_under_penalty_has_no_guess_left_in_its_handshakes),
+        IN_WORLD(source_penalties_are_lifted_by_a_reload_without_them),
+        IN_WORLD(source_has_as_many_connections_as_allowed_and_gets_each_back),
+        IN_WORLD(source_limit_changed_by_a_reload_counts_who_is_there),
+        IN_WORLD(source_limit_of_a_reload_counts_very_many_in_slices),
         IN_ASKING_WORLD(keepalive_comes_once_an_interval_from_a_random_moment_on),
         IN_ASKING_WORLD(keepalive_silence_counts_only_for_one_that_has_answered),
         IN_ASKING_WORLD(keepalive_reply_required_of_all_drops_the_silent),
