@@ -204,6 +204,7 @@ static void make_origin(enum origin origin)
     stop();
     if (origin == ORIGIN_OLD)
         exec("DROP TABLE orders; DROP TABLE order_waves; DROP TABLE order_targets;"
+             "ALTER TABLE clients DROP COLUMN credential;"
              "PRAGMA user_version = 1; PRAGMA wal_checkpoint(TRUNCATE)");
     if (origin == ORIGIN_CLOSED || origin == ORIGIN_OLD)
         origins[origin].db = read_file(DB);
@@ -335,10 +336,12 @@ static void change_values(struct fuzz_input *input)
         "UPDATE order_targets SET late = ?1 WHERE rowid = ?2",
         "INSERT OR IGNORE INTO order_waves VALUES (?2, ?2, ?1, NULL, NULL)",
         "INSERT OR IGNORE INTO order_targets VALUES (?2, ?1, 1, 1, 0)",
-        "INSERT OR IGNORE INTO clients VALUES (?2, ?1, '', 0, 1, 0, 0, NULL, '', '')",
+        "INSERT OR IGNORE INTO clients (sid, cid, cip, cport, cstatus, since, last_seen, reason,"
+        " node) VALUES (?2, ?1, '', 0, 1, 0, 0, '', '')",
         "INSERT OR IGNORE INTO orders VALUES (?2, 'x', ?1, 1, NULL, 1, 1)",
         "DELETE FROM clients WHERE rowid = ?2",
         "DELETE FROM order_waves WHERE wave = ?2",
+        "UPDATE clients SET credential = ?1 WHERE rowid = ?2",
     };
     sqlite3 *db = NULL;
 
