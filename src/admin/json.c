@@ -60,6 +60,7 @@ json_t *json_of_order(const struct admin *admin)
     struct order_numbers totals = {.targets = 0};
     json_t *waves = json_array();
     json_t *sums = json_object();
+    int result = 0;
 
     orders_progress(orders, &order);
     if (order.state == ORDER_NONE) {
@@ -72,9 +73,13 @@ json_t *json_of_order(const struct admin *admin)
 
         orders_wave_progress(orders, i, &wave);
         add_numbers(&totals, &wave.numbers);
-        json_array_append_new(waves, json_of_wave(&wave));
+        result |= json_array_append_new(waves, json_of_wave(&wave));
     }
-    (void)set_numbers(sums, &totals);
+    if (result != 0 || set_numbers(sums, &totals) != 0) {
+        json_decref(waves);
+        json_decref(sums);
+        return NULL;
+    }
     return json_pack(
         "{s:I, s:s, s:s, s:I, s:o, s:b, s:o, s:o, s:o, s:i, s:o, s:o}", "id", (json_int_t)order.id,
         "state", order_state_words[order.state], "by", order.by, "created",
@@ -92,7 +97,10 @@ json_t *json_of_match(const char *match)
     for (int i = 0; array && *match && i < MATCH_SHOWN; i++) {
         const size_t len = strcspn(match, ",");
 
-        json_array_append_new(array, json_stringn(match, len));
+        if (json_array_append_new(array, json_stringn(match, len)) != 0) {
+            json_decref(array);
+            return NULL;
+        }
         match += len + (match[len] == ',');
     }
     return array;

@@ -32,8 +32,9 @@ struct answer {
     unsigned status;  /* 0: there is none yet */
     const char *type; /* of the content */
     char allow[24];   /* for 405: the methods; "" otherwise */
-    char *text;       /* owned */
+    char *text;       /* owned, unless it is_static */
     size_t len;
+    bool is_static;
     struct stream *stream; /* owned */
     bool is_events;        /* an event stream that begins behind events_seen */
     uint64_t events_seen;

@@ -131,7 +131,8 @@ void request_clear(struct request *request)
     if (request->waits_for_ping)
         ping_cancel(request->scope->admin->sessions, &request->ping);
     request->waits_for_ping = request->waits_for_order = false;
-    free(request->answer.text);
+    if (!request->answer.is_static)
+        free(request->answer.text);
     stream_free(request->answer.stream);
     request->answer = (struct answer){.status = 0};
 }
@@ -241,6 +242,10 @@ static bool body_is_right(struct request *request)
         return true;
     json_t *body = json_loadb(request->body ? request->body : "", request->body_len,
                               JSON_REJECT_DUPLICATES, &error);
+    if (!body && json_error_code(&error) == json_error_out_of_memory) {
+        answer_json(request, 503, NULL);
+        return false;
+    }
     /* The size of what is no object is 0 as well. */
     const bool is_empty = json_is_object(body) && json_object_size(body) == 0;
     json_decref(body);
@@ -434,9 +439,10 @@ static void give_order(struct request *request)
     char message[MAX_ERROR_BYTES];
     bool dry_run = false;
 
-    if (order_body_read(request->body, request->body_len, &order, &dry_run, message,
-                        sizeof(message)) != 0) {
-        answer_error(request, 400, "%s", message);
+    const int result = order_body_read(request->body, request->body_len, &order, &dry_run, message,
+                                       sizeof(message));
+    if (result != 0) {
+        answer_error(request, result == -2 ? 503 : 400, "%s", message);
         return;
     }
     if (dry_run) {
@@ -512,18 +518,25 @@ static void reload(struct request *request)
     struct admin *admin = request->scope->admin;
     json_t *lines = json_array();
 
-    if (admin->reload(admin->user, collect_line, lines)) {
-        answer_json(request, 200, json_pack("{s:b, s:o}", "reloaded", 1, "restart_needed", lines));
-        return;
-    }
+    const bool done = admin->reload(admin->user, collect_line, &lines);
     const char *first = json_string_value(json_array_get(lines, 0));
-    answer_json(request, 409,
-                json_pack("{s:s, s:o}", "error", first ? first : "out of memory", "errors", lines));
+    if (!lines)
+        answer_json(request, 503, NULL);
+    else if (done)
+        answer_json(request, 200, json_pack("{s:b, s:o}", "reloaded", 1, "restart_needed", lines));
+    else
+        answer_json(request, 409, json_pack("{s:s, s:o}", "error", first, "errors", lines));
 }
 
+/* Without memory for one of them there are none. */
 static void collect_line(void *user, const char *line)
 {
-    json_array_append_new(user, json_string(line));
+    json_t **lines = user;
+
+    if (*lines && json_array_append_new(*lines, json_string(line)) != 0) {
+        json_decref(*lines);
+        *lines = NULL;
+    }
 }
 
 static void answer_result(struct request *request, enum admin_result result, const char *done)
@@ -556,15 +569,21 @@ static void answer_stream(struct request *request, struct stream *stream)
         answer_error(request, 503, "out of memory");
 }
 
-/* Owns json. */
+/* Owns json, which is NULL when memory was out. */
 static void answer_json(struct request *request, unsigned status, json_t *json)
 {
+    static char out_of_memory[] = "{\"error\":\"out of memory\"}";
     struct answer *answer = &request->answer;
 
     answer->type = TYPE_JSON;
+    answer->status = status;
     answer->text = json ? json_dumps(json, JSON_STYLE) : NULL;
-    answer->len = answer->text ? strlen(answer->text) : 0;
-    answer->status = answer->text ? status : 503; /* out of memory, for words as well */
+    if (!answer->text) {
+        answer->status = 503;
+        answer->text = out_of_memory;
+        answer->is_static = true;
+    }
+    answer->len = strlen(answer->text);
     json_decref(json);
     if (!request->is_running)
         request->resume(request);
