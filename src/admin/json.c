@@ -1,6 +1,7 @@
 /* Puts records, the status and orders into JSON. Decides nothing. */
 #include "admin/json.h"
 
+#include "base/text.h"
 #include "base/units.h"
 #include "registry/credential_name.h"
 #include "registry/registry.h"
@@ -12,6 +13,7 @@
  * then, and knows them. */
 #define MATCH_SHOWN 100
 
+static int add_chunk(const char *chunk, size_t len, void *user);
 static json_t *json_of_wave(const struct order_wave_progress *wave);
 static int set_numbers(json_t *object, const struct order_numbers *numbers);
 static void add_numbers(struct order_numbers *total, const struct order_numbers *more);
@@ -104,6 +106,29 @@ json_t *json_of_match(const char *match)
         match += len + (match[len] == ',');
     }
     return array;
+}
+
+char *json_text(const json_t *json, size_t *len)
+{
+    struct text text = {.bytes = NULL};
+
+    if (json_dump_callback(json, add_chunk, &text, JSON_STYLE) != 0)
+        text.failed = true;
+    return text_take(&text, len);
+}
+
+static int add_chunk(const char *chunk, size_t len, void *user)
+{
+    struct text *text = user;
+
+    text_add_bytes(text, chunk, len);
+    return text->failed ? -1 : 0;
+}
+
+/* In most places jansson just gives up then, without a word. */
+bool json_lacked_memory(const json_error_t *error)
+{
+    return error->text[0] == '\0' || json_error_code(error) == json_error_out_of_memory;
 }
 
 static json_t *json_of_wave(const struct order_wave_progress *wave)

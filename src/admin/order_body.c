@@ -1,6 +1,7 @@
 /* From JSON to an order, with a word for everything that is wrong with it. Gives no order. */
 #include "admin/order_body.h"
 
+#include "admin/json.h"
 #include "base/text.h"
 #include "base/units.h"
 #include "registry/glob.h"
@@ -42,7 +43,7 @@ int order_body_read(const char *body, size_t len, struct order_request *order, b
     *order = (struct order_request){.grace_ms = ORDER_GRACE_MS};
     *dry_run = false;
     json_t *object = json_loadb(body ? body : "", len, JSON_REJECT_DUPLICATES, &error);
-    if (!object && json_error_code(&error) == json_error_out_of_memory)
+    if (!object && json_lacked_memory(&error))
         return out_of_memory(&reader);
     if (!object)
         return wrong(&reader, "the body is not JSON: %s, in line %d, column %d", error.text,

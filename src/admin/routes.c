@@ -12,6 +12,7 @@
 #include "base/units.h"
 #include "registry/glob.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,7 +78,10 @@ static bool read_number(struct request *request, const char *name, uint64_t mini
                         uint64_t maximum, uint64_t *number);
 static int find_word(const char *const *words, const char *word);
 static void answer_stream(struct request *request, struct stream *stream);
+static void note_done(struct request *request, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 static void answer_json(struct request *request, unsigned status, json_t *json);
+static void answer_order(struct request *request, unsigned status);
 static void answer_result(struct request *request, enum admin_result result, const char *done);
 static void answer_error(struct request *request, unsigned status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -122,8 +126,7 @@ void request_order_saved(struct request *request)
         answer_error(request, 409, "another order was given meanwhile");
         return;
     }
-    answer_json(request, strcmp(request->method, "POST") == 0 ? 202 : 200,
-                json_of_order(request->scope->admin));
+    answer_order(request, strcmp(request->method, "POST") == 0 ? 202 : 200);
 }
 
 void request_clear(struct request *request)
@@ -242,7 +245,7 @@ static bool body_is_right(struct request *request)
         return true;
     json_t *body = json_loadb(request->body ? request->body : "", request->body_len,
                               JSON_REJECT_DUPLICATES, &error);
-    if (!body && json_error_code(&error) == json_error_out_of_memory) {
+    if (!body && json_lacked_memory(&error)) {
         answer_json(request, 503, NULL);
         return false;
     }
@@ -493,7 +496,18 @@ static void settle_order(struct request *request, unsigned status)
     if (order.is_settling)
         request->waits_for_order = true;
     else
-        answer_json(request, status, json_of_order(admin));
+        answer_order(request, status);
+}
+
+static void answer_order(struct request *request, unsigned status)
+{
+    struct admin *admin = request->scope->admin;
+    struct order_progress order;
+
+    orders_progress(sessions_orders(admin->sessions), &order);
+    note_done(request, "{\"id\":%" PRId64 ",\"state\":\"%s\",\"durable\":%s}", order.id,
+              order_state_words[order.state], order.durable ? "true" : "false");
+    answer_json(request, status, json_of_order(admin));
 }
 
 static void get_events(struct request *request)
@@ -519,11 +533,14 @@ static void reload(struct request *request)
     json_t *lines = json_array();
 
     const bool done = admin->reload(admin->user, collect_line, &lines);
+    if (done)
+        note_done(request, "{\"reloaded\":true}");
     const char *first = json_string_value(json_array_get(lines, 0));
-    if (!lines)
+    if (done)
+        answer_json(request, 200,
+                    lines ? json_pack("{s:b, s:o}", "reloaded", 1, "restart_needed", lines) : NULL);
+    else if (!first)
         answer_json(request, 503, NULL);
-    else if (done)
-        answer_json(request, 200, json_pack("{s:b, s:o}", "reloaded", 1, "restart_needed", lines));
     else
         answer_json(request, 409, json_pack("{s:s, s:o}", "error", first, "errors", lines));
 }
@@ -543,6 +560,7 @@ static void answer_result(struct request *request, enum admin_result result, con
 {
     switch (result) {
     case ADMIN_OK:
+        note_done(request, "{\"%s\":\"%s\"}", done, request->id);
         answer_json(request, 200, json_pack("{s:s}", done, request->id));
         break;
     case ADMIN_ERR_UNKNOWN:
@@ -569,6 +587,17 @@ static void answer_stream(struct request *request, struct stream *stream)
         answer_error(request, 503, "out of memory");
 }
 
+/* What is to be said when there is no memory to say it at length: that it is done must not look as
+ * if it were not. */
+static void note_done(struct request *request, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(request->brief, sizeof(request->brief), format, args);
+    va_end(args);
+}
+
 /* Owns json, which is NULL when memory was out. */
 static void answer_json(struct request *request, unsigned status, json_t *json)
 {
@@ -577,11 +606,14 @@ static void answer_json(struct request *request, unsigned status, json_t *json)
 
     answer->type = TYPE_JSON;
     answer->status = status;
-    answer->text = json ? json_dumps(json, JSON_STYLE) : NULL;
-    if (!answer->text) {
+    answer->text = json ? json_text(json, &answer->len) : NULL;
+    answer->is_static = !answer->text;
+    if (!answer->text && request->brief[0] != '\0') {
+        answer->text = request->brief;
+    } else if (!answer->text) {
         answer->status = 503;
+        answer->allow[0] = '\0';
         answer->text = out_of_memory;
-        answer->is_static = true;
     }
     answer->len = strlen(answer->text);
     json_decref(json);

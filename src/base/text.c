@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define FIRST_CAPACITY 256
 
@@ -30,6 +31,15 @@ void text_add(struct text *text, const char *format, ...)
         text->failed = true;
     else
         text->len += (size_t)wanted;
+}
+
+void text_add_bytes(struct text *text, const char *bytes, size_t len)
+{
+    if (text->failed || (text->len + len >= text->capacity && reserve(text, len + 1) != 0))
+        return;
+    memcpy(text->bytes + text->len, bytes, len);
+    text->len += len;
+    text->bytes[text->len] = '\0';
 }
 
 char *text_take(struct text *text, size_t *len)

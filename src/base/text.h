@@ -18,6 +18,8 @@ struct text {
 
 void text_add(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+void text_add_bytes(struct text *text, const char *bytes, size_t len);
+
 /* Returns what was added, to be freed, and its length without the NUL; NULL when memory was out at
  * any time, or nothing was added. The text is as at its begin then. */
 char *text_take(struct text *text, size_t *len);
