@@ -3,7 +3,7 @@ Lets the n-th allocation of a running cliserd fail: the test's side of preload/f
 
   FailingAlloc   the control file of one server: where it is (env), arm, disarm, what happened.
 
-  CLISER_FAILING_ALLOC_LIBRARY  the preloaded library; default in build/release/tests
+  CLISER_PRELOADS  folder with the preloaded library; default build/release/tests
 """
 
 import ctypes
@@ -15,8 +15,8 @@ import subprocess
 
 from harness import BIN, sanitized
 
-LIBRARY = pathlib.Path(os.environ.get(
-    "CLISER_FAILING_ALLOC_LIBRARY", BIN.parent / "tests" / "libfailing_alloc.so")).resolve()
+LIBRARY = (pathlib.Path(os.environ.get("CLISER_PRELOADS", BIN.parent / "tests")) /
+           "preload_failing_alloc.so").resolve()
 
 HEAP = 1
 MAP = 2
