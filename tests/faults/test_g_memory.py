@@ -121,8 +121,8 @@ class World:
         self.settle()
         total = self.count_calls(script, kinds, after, min_size)
         numbers = list(range(1, total + 40))  # what fails may lead to further allocations
-        if rounds and len(numbers) > rounds:
-            numbers = sorted(random.sample(numbers, rounds))
+        if rounds and total > rounds:
+            numbers = sorted(random.sample(range(1, total + 1), rounds))
         fired = silent = 0
         for n in numbers:
             if self.run_once(script, n, spell, kinds, after, min_size):
