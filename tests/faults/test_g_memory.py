@@ -444,7 +444,7 @@ def event_stream(world, tag):
             with Guest(world.server) as client:
                 handshake(client, cid)
             event = stream.wait("connected", 1, cid=cid)
-            assert set(event.data) == {"time", "cid", "sid", "cip", "cport"}
+            assert set(event.data) == {"time", "cid", "sid", "cip", "cport", "credential"}
             event = stream.wait("disconnected", 1, cid=cid)
             assert set(event.data) == {"time", "cid", "sid", "cip", "cport", "reason"}
     except RefusedStream as refused:
