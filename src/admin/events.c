@@ -44,7 +44,7 @@ static uint64_t oldest(const struct events *events);
 static size_t write_missed(json_t *count, uint64_t id, char *buf, size_t size);
 static size_t write_entry(const struct entry *entry, uint64_t id, char *buf, size_t size);
 static json_t *data_of(const struct entry *entry);
-static void set_peer(json_t *data, const struct entry *entry);
+static int set_peer(json_t *data, const struct entry *entry);
 static json_t *text_or_null(const char *text);
 static size_t write_event(const char *name, uint64_t id, json_t *data, char *buf, size_t size);
 
@@ -131,49 +131,57 @@ static size_t write_entry(const struct entry *entry, uint64_t id, char *buf, siz
     return write_event(names[entry->kind], id, data_of(entry), buf, size);
 }
 
+/* Returns NULL when memory is out. */
 static json_t *data_of(const struct entry *entry)
 {
     json_t *data = json_object();
     int refusal = 0;
+    int result = 0;
 
-    json_object_set_new(data, "time", json_real((double)entry->wall_ms / 1000));
+    result |= json_object_set_new(data, "time", json_real((double)entry->wall_ms / 1000));
     switch ((enum session_event_kind)entry->kind) {
     case SESSION_CONNECTED:
     case SESSION_DISCONNECTED:
-        json_object_set_new(data, "cid", json_string(entry->cid));
-        json_object_set_new(data, "sid", json_integer(entry->sid));
-        set_peer(data, entry);
+        result |= json_object_set_new(data, "cid", json_string(entry->cid));
+        result |= json_object_set_new(data, "sid", json_integer(entry->sid));
+        result |= set_peer(data, entry);
         if (entry->kind == SESSION_DISCONNECTED)
-            json_object_set_new(data, "reason", json_string(reason_word(entry->reason)));
+            result |= json_object_set_new(data, "reason", json_string(reason_word(entry->reason)));
         else
-            json_object_set_new(data, "credential",
-                                json_string(credential_name(entry->credential)));
+            result |= json_object_set_new(data, "credential",
+                                          json_string(credential_name(entry->credential)));
         break;
     case SESSION_REFUSED:
-        json_object_set_new(data, "cid", text_or_null(entry->cid));
-        set_peer(data, entry);
+        result |= json_object_set_new(data, "cid", text_or_null(entry->cid));
+        result |= set_peer(data, entry);
         refusal = reason_refusal(entry->reason);
-        json_object_set_new(data, "reason", json_string(reason_word(entry->reason)));
-        json_object_set_new(data, "code", refusal != 0 ? json_integer(refusal) : json_null());
+        result |= json_object_set_new(data, "reason", json_string(reason_word(entry->reason)));
+        result |=
+            json_object_set_new(data, "code", refusal != 0 ? json_integer(refusal) : json_null());
         break;
     case SESSION_ORDER:
-        json_object_set_new(data, "order", json_integer(entry->order));
-        json_object_set_new(data, "what", json_string(order_what_words[entry->what]));
+        result |= json_object_set_new(data, "order", json_integer(entry->order));
+        result |= json_object_set_new(data, "what", json_string(order_what_words[entry->what]));
         if (entry->wave != 0)
-            json_object_set_new(data, "wave", json_integer(entry->wave));
+            result |= json_object_set_new(data, "wave", json_integer(entry->wave));
         if (entry->cid[0] != '\0')
-            json_object_set_new(data, "cid", json_string(entry->cid));
+            result |= json_object_set_new(data, "cid", json_string(entry->cid));
         break;
     }
-    return data;
+    if (result == 0)
+        return data;
+    json_decref(data);
+    return NULL;
 }
 
-static void set_peer(json_t *data, const struct entry *entry)
+static int set_peer(json_t *data, const struct entry *entry)
 {
     char ip[ADDRESS_TEXT_BYTES];
 
-    json_object_set_new(data, "cip", json_string(peer_address_format(&entry->peer, ip)));
-    json_object_set_new(data, "cport", json_integer(entry->peer.port));
+    int result =
+        json_object_set_new(data, "cip", json_string(peer_address_format(&entry->peer, ip)));
+    result |= json_object_set_new(data, "cport", json_integer(entry->peer.port));
+    return result;
 }
 
 static json_t *text_or_null(const char *text)

@@ -28,6 +28,7 @@ static enum MHD_Result http_on_parameter(void *user, enum MHD_ValueKind kind, co
 static void take_body(struct exchange *exchange, const char *bytes, size_t len);
 static enum MHD_Result handle(struct exchange *exchange);
 static enum MHD_Result send_answer(struct exchange *exchange);
+static bool add_headers(const struct exchange *exchange, struct MHD_Response *response);
 static struct MHD_Response *response_of(struct exchange *exchange);
 static struct MHD_Response *begin_event_stream(struct exchange *exchange);
 static void http_on_left(evutil_socket_t fd, short what, void *user);
@@ -229,7 +230,7 @@ static void take_body(struct exchange *exchange, const char *bytes, size_t len)
         const size_t capacity = wanted * 2;
         char *body = realloc(request->body, capacity);
         if (!body) {
-            exchange->is_too_large = true;
+            exchange->is_too_large = exchange->is_out_of_memory = true;
             return;
         }
         request->body = body;
@@ -252,7 +253,9 @@ static enum MHD_Result handle(struct exchange *exchange)
     if (!exchange->is_handled) {
         exchange->is_handled = true;
         http_connection_set_idle(http_connection_of(exchange->connection), false);
-        if (exchange->is_too_large)
+        if (exchange->is_out_of_memory)
+            request_refuse(request, 503, "out of memory");
+        else if (exchange->is_too_large)
             request_refuse(request, 413, "the body is longer than 256 KiB");
         else if (!request_handle(request)) {
             suspend(exchange, request->waits_for_order ? QUEUE_ORDER : QUEUE_CLIENT);
@@ -270,21 +273,43 @@ static enum MHD_Result send_answer(struct exchange *exchange)
 
     if (!response)
         return MHD_NO;
+    if (!add_headers(exchange, response)) {
+        MHD_destroy_response(response);
+        return MHD_NO;
+    }
     exchange->endpoint->http->answers[status / 100 % METRICS_STATUS_CLASSES]++;
-    (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, answer->type);
-    (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
-    (void)MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
-    if (answer->allow[0] != '\0')
-        (void)MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, answer->allow);
-    /* The library would end the chunks that a HEAD does not get. */
-    if (exchange->is_last ||
-        (answer->len == 0 && strcmp(exchange->request.method, MHD_HTTP_METHOD_HEAD) == 0))
-        (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
-    if (status == MHD_HTTP_UNAUTHORIZED)
-        (void)MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
     const enum MHD_Result result = MHD_queue_response(exchange->connection, status, response);
     MHD_destroy_response(response);
     return result;
+}
+
+/* Returns false when memory is out: an answer without one of them says something else. */
+static bool add_headers(const struct exchange *exchange, struct MHD_Response *response)
+{
+    const struct answer *answer = &exchange->request.answer;
+    /* The library would end the chunks that a HEAD does not get. */
+    const bool is_last =
+        exchange->is_last ||
+        (answer->len == 0 && strcmp(exchange->request.method, MHD_HTTP_METHOD_HEAD) == 0);
+    const struct {
+        const char *name;
+        const char *value; /* NULL: not in this answer */
+    } headers[] = {
+        {MHD_HTTP_HEADER_CONTENT_TYPE, answer->type},
+        {MHD_HTTP_HEADER_CACHE_CONTROL, "no-store"},
+        {"X-Content-Type-Options", "nosniff"},
+        {MHD_HTTP_HEADER_ALLOW, answer->allow[0] != '\0' ? answer->allow : NULL},
+        {MHD_HTTP_HEADER_CONNECTION, is_last ? "close" : NULL},
+        {MHD_HTTP_HEADER_WWW_AUTHENTICATE,
+         answer->status == MHD_HTTP_UNAUTHORIZED ? "Bearer" : NULL},
+    };
+
+    for (size_t i = 0; i < sizeof(headers) / sizeof(headers[0]); i++) {
+        if (headers[i].value &&
+            MHD_add_response_header(response, headers[i].name, headers[i].value) != MHD_YES)
+            return false;
+    }
+    return true;
 }
 
 static struct MHD_Response *response_of(struct exchange *exchange)
@@ -297,7 +322,9 @@ static struct MHD_Response *response_of(struct exchange *exchange)
                                                  http_on_read_stream, exchange, NULL);
     if (answer->is_events)
         return begin_event_stream(exchange);
-    response = MHD_create_response_from_buffer(answer->len, answer->text, MHD_RESPMEM_MUST_FREE);
+    response = MHD_create_response_from_buffer(answer->len, answer->text,
+                                               answer->is_static ? MHD_RESPMEM_PERSISTENT
+                                                                 : MHD_RESPMEM_MUST_FREE);
     if (response)
         answer->text = NULL; /* the response's now */
     return response;
@@ -377,6 +404,9 @@ static ssize_t http_on_read_events(void *user, uint64_t position, char *buf, siz
         suspend(exchange, QUEUE_EVENTS);
     else
         exchange->sent_us = now_us;
+    /* Without memory for one it is tried again. */
+    if (len == 0 && exchange->events_seen != events_last(exchange->endpoint->http->events))
+        http_deliver_soon(exchange->endpoint->http);
     return (ssize_t)len;
 }
 

@@ -103,7 +103,6 @@ void http_set_tokens(struct http *http, struct credentials *tokens)
 
 void http_on_event(void *user, const struct session_event *event)
 {
-    static const struct timeval delay = {.tv_usec = EVENT_DELAY_US};
     struct http *http = user;
 
     if (event->kind == SESSION_ORDER && event->order->what == ORDER_SAVED) {
@@ -117,10 +116,9 @@ void http_on_event(void *user, const struct session_event *event)
     }
     events_add(http->events, event);
     if (http->endpoints[ENDPOINT_SOCKET].event_streams +
-                http->endpoints[ENDPOINT_PORT].event_streams >
-            0 &&
-        !event_pending(http->deliver, EV_TIMEOUT, NULL))
-        (void)event_add(http->deliver, &delay);
+            http->endpoints[ENDPOINT_PORT].event_streams >
+        0)
+        http_deliver_soon(http);
 }
 
 const char *http_address(const struct http *http)
@@ -139,6 +137,14 @@ void http_free(struct http *http)
     events_free(http->events);
     credentials_free(http->tokens);
     free(http);
+}
+
+void http_deliver_soon(struct http *http)
+{
+    static const struct timeval delay = {.tv_usec = EVENT_DELAY_US};
+
+    if (!event_pending(http->deliver, EV_TIMEOUT, NULL))
+        (void)event_add(http->deliver, &delay);
 }
 
 bool endpoint_turn_is_over(const struct endpoint *endpoint)

@@ -53,6 +53,7 @@ struct exchange {
     bool is_handled;
     bool is_last; /* nobody knows where the next request would begin */
     bool is_too_large;
+    bool is_out_of_memory; /* for its body */
     bool is_event_stream;
     bool is_framed_twice;
     bool has_left;             /* an event stream: its reader */
@@ -117,6 +118,9 @@ bool exchange_is_heartbeat_due(const struct exchange *exchange, uint64_t now_us)
 
 /* http.c: has this side had its share of the turn? */
 bool endpoint_turn_is_over(const struct endpoint *endpoint);
+
+/* Lets the event streams read what is new, in a moment. */
+void http_deliver_soon(struct http *http);
 
 /* Runs the library in the next turn. */
 void endpoint_run_soon(struct endpoint *endpoint);

@@ -1,6 +1,7 @@
 /* Puts records, the status and orders into JSON. Decides nothing. */
 #include "admin/json.h"
 
+#include "base/text.h"
 #include "base/units.h"
 #include "registry/credential_name.h"
 #include "registry/registry.h"
@@ -12,6 +13,7 @@
  * then, and knows them. */
 #define MATCH_SHOWN 100
 
+static int add_chunk(const char *chunk, size_t len, void *user);
 static json_t *json_of_wave(const struct order_wave_progress *wave);
 static int set_numbers(json_t *object, const struct order_numbers *numbers);
 static void add_numbers(struct order_numbers *total, const struct order_numbers *more);
@@ -61,6 +63,7 @@ json_t *json_of_order(const struct admin *admin)
     struct order_numbers totals = {.targets = 0};
     json_t *waves = json_array();
     json_t *sums = json_object();
+    int result = 0;
 
     orders_progress(orders, &order);
     if (order.state == ORDER_NONE) {
@@ -73,9 +76,13 @@ json_t *json_of_order(const struct admin *admin)
 
         orders_wave_progress(orders, i, &wave);
         add_numbers(&totals, &wave.numbers);
-        json_array_append_new(waves, json_of_wave(&wave));
+        result |= json_array_append_new(waves, json_of_wave(&wave));
     }
-    (void)set_numbers(sums, &totals);
+    if (result != 0 || set_numbers(sums, &totals) != 0) {
+        json_decref(waves);
+        json_decref(sums);
+        return NULL;
+    }
     return json_pack(
         "{s:I, s:s, s:s, s:I, s:o, s:b, s:o, s:o, s:o, s:i, s:o, s:o}", "id", (json_int_t)order.id,
         "state", order_state_words[order.state], "by", order.by, "created",
@@ -93,10 +100,36 @@ json_t *json_of_match(const char *match)
     for (int i = 0; array && *match && i < MATCH_SHOWN; i++) {
         const size_t len = strcspn(match, ",");
 
-        json_array_append_new(array, json_stringn(match, len));
+        if (json_array_append_new(array, json_stringn(match, len)) != 0) {
+            json_decref(array);
+            return NULL;
+        }
         match += len + (match[len] == ',');
     }
     return array;
+}
+
+char *json_text(const json_t *json, size_t *len)
+{
+    struct text text = {.bytes = NULL};
+
+    if (json_dump_callback(json, add_chunk, &text, JSON_STYLE) != 0)
+        text.failed = true;
+    return text_take(&text, len);
+}
+
+static int add_chunk(const char *chunk, size_t len, void *user)
+{
+    struct text *text = user;
+
+    text_add_bytes(text, chunk, len);
+    return text->failed ? -1 : 0;
+}
+
+/* In most places jansson just gives up then, without a word. */
+bool json_lacked_memory(const json_error_t *error)
+{
+    return error->text[0] == '\0' || json_error_code(error) == json_error_out_of_memory;
 }
 
 static json_t *json_of_wave(const struct order_wave_progress *wave)

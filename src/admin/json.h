@@ -20,4 +20,10 @@ json_t *json_of_order(const struct admin *admin);
 /* Globs separated by commas, as an array: the first 100 of them. */
 json_t *json_of_match(const char *match);
 
+/* As json_dumps(), which may leave out a key that finds no memory. To be freed. */
+char *json_text(const json_t *json, size_t *len);
+
+/* Did reading fail for want of memory, and not for what there was to read? */
+bool json_lacked_memory(const json_error_t *error);
+
 #endif

@@ -5,6 +5,7 @@
 #include "admin/metrics.h"
 
 #include "base/duration_histogram.h"
+#include "base/text.h"
 #include "cliser/proto.h"
 #include "net/server.h"
 #include "registry/reason.h"
@@ -42,7 +43,7 @@ enum metric_type { COUNTER, GAUGE, HISTOGRAM };
 enum origin { ELSEWHERE, SOURCES, SESSIONS, SERVER, STORE, PROCESS };
 
 struct metric;
-typedef void print_fn(FILE *out, const struct metric *metric, const struct view *view);
+typedef void print_fn(struct text *out, const struct metric *metric, const struct view *view);
 
 struct metric {
     const char *name;
@@ -177,11 +178,11 @@ static const char *const type_names[] = {
 
 static struct view look(const struct metrics_sources *sources);
 static const void *find(const struct metric *metric, const struct view *view);
-static void print_labelled(FILE *out, const struct metric *metric, const char *label,
+static void print_labelled(struct text *out, const struct metric *metric, const char *label,
                            const char *value, uint64_t number);
-static void print_password(FILE *out, const struct metric *metric, struct credential_match who,
-                           uint64_t number);
-static void print_flag(FILE *out, const struct metric *metric, bool is_set);
+static void print_password(struct text *out, const struct metric *metric,
+                           struct credential_match who, uint64_t number);
+static void print_flag(struct text *out, const struct metric *metric, bool is_set);
 static uint64_t refusals_with(const struct sessions_counters *counters, int code);
 static bool is_abandoned(enum reason reason);
 static const char *seconds_text(uint64_t units, uint64_t units_per_s, char *buf);
@@ -189,24 +190,17 @@ static const char *seconds_text(uint64_t units, uint64_t units_per_s, char *buf)
 int metrics_print(const struct metrics_sources *sources, char **text, size_t *len)
 {
     const struct view view = look(sources);
-    FILE *out = open_memstream(text, len);
+    struct text out = {.bytes = NULL};
 
-    if (!out)
-        return -1;
     for (size_t i = 0; i < sizeof(metrics) / sizeof(metrics[0]); i++) {
         const struct metric *metric = &metrics[i];
 
-        fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", metric->name, metric->help, metric->name,
-                type_names[metric->type]);
-        metric->print(out, metric, &view);
+        text_add(&out, "# HELP %s %s\n# TYPE %s %s\n", metric->name, metric->help, metric->name,
+                 type_names[metric->type]);
+        metric->print(&out, metric, &view);
     }
-    const bool failed = ferror(out) != 0;
-    if (fclose(out) != 0 || failed) {
-        free(*text);
-        *text = NULL;
-        return -1;
-    }
-    return 0;
+    *text = text_take(&out, len);
+    return *text ? 0 : -1;
 }
 
 static struct view look(const struct metrics_sources *sources)
@@ -235,15 +229,15 @@ static const void *find(const struct metric *metric, const struct view *view)
     return (const char *)origins[metric->origin] + metric->offset;
 }
 
-static void print_number(FILE *out, const struct metric *metric, const struct view *view)
+static void print_number(struct text *out, const struct metric *metric, const struct view *view)
 {
     const uint64_t *number = find(metric, view);
 
-    fprintf(out, "%s %" PRIu64 "\n", metric->name, *number);
+    text_add(out, "%s %" PRIu64 "\n", metric->name, *number);
 }
 
 /* Prometheus wants each bucket to count the shorter ones as well. */
-static void print_histogram(FILE *out, const struct metric *metric, const struct view *view)
+static void print_histogram(struct text *out, const struct metric *metric, const struct view *view)
 {
     const struct duration_histogram *histogram = find(metric, view);
     char buf[TEXT_BYTES];
@@ -251,15 +245,15 @@ static void print_histogram(FILE *out, const struct metric *metric, const struct
 
     for (int i = 0; i < DURATION_BUCKETS; i++) {
         count += histogram->counts[i];
-        fprintf(out, "%s_bucket{le=\"%s\"} %" PRIu64 "\n", metric->name,
-                seconds_text(duration_bounds_us[i], US_PER_S, buf), count);
+        text_add(out, "%s_bucket{le=\"%s\"} %" PRIu64 "\n", metric->name,
+                 seconds_text(duration_bounds_us[i], US_PER_S, buf), count);
     }
-    fprintf(out, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", metric->name, histogram->total);
-    fprintf(out, "%s_sum %s\n", metric->name, seconds_text(histogram->sum_us, US_PER_S, buf));
-    fprintf(out, "%s_count %" PRIu64 "\n", metric->name, histogram->total);
+    text_add(out, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", metric->name, histogram->total);
+    text_add(out, "%s_sum %s\n", metric->name, seconds_text(histogram->sum_us, US_PER_S, buf));
+    text_add(out, "%s_count %" PRIu64 "\n", metric->name, histogram->total);
 }
 
-static void print_clients(FILE *out, const struct metric *metric, const struct view *view)
+static void print_clients(struct text *out, const struct metric *metric, const struct view *view)
 {
     const uint64_t connected = registry_connected(view->sources->registry);
     const uint64_t known = registry_count(view->sources->registry);
@@ -268,7 +262,8 @@ static void print_clients(FILE *out, const struct metric *metric, const struct v
     print_labelled(out, metric, "status", "disconnected", known - connected);
 }
 
-static void print_connections(FILE *out, const struct metric *metric, const struct view *view)
+static void print_connections(struct text *out, const struct metric *metric,
+                              const struct view *view)
 {
     print_labelled(out, metric, "phase", "handshake", view->server->pending);
     print_labelled(out, metric, "phase", "connected", view->server->connected);
@@ -276,7 +271,7 @@ static void print_connections(FILE *out, const struct metric *metric, const stru
     print_labelled(out, metric, "phase", "closing", view->server->closing);
 }
 
-static void print_refusals(FILE *out, const struct metric *metric, const struct view *view)
+static void print_refusals(struct text *out, const struct metric *metric, const struct view *view)
 {
     const struct proto_code_info *info;
     char code[TEXT_BYTES];
@@ -289,24 +284,25 @@ static void print_refusals(FILE *out, const struct metric *metric, const struct 
     }
 }
 
-static void print_penalised(FILE *out, const struct metric *metric, const struct view *view)
+static void print_penalised(struct text *out, const struct metric *metric, const struct view *view)
 {
-    fprintf(out, "%s %zu\n", metric->name, sessions_penalised_sources(view->sources->sessions));
+    text_add(out, "%s %zu\n", metric->name, sessions_penalised_sources(view->sources->sessions));
 }
 
-static void print_sources(FILE *out, const struct metric *metric, const struct view *view)
+static void print_sources(struct text *out, const struct metric *metric, const struct view *view)
 {
-    fprintf(out, "%s %zu\n", metric->name, sessions_known_sources(view->sources->sessions));
+    text_add(out, "%s %zu\n", metric->name, sessions_known_sources(view->sources->sessions));
 }
 
-static void print_disconnects(FILE *out, const struct metric *metric, const struct view *view)
+static void print_disconnects(struct text *out, const struct metric *metric,
+                              const struct view *view)
 {
     for (int i = REASON_NONE + 1; i < REASON_COUNT; i++)
         print_labelled(out, metric, "reason", reason_word((enum reason)i),
                        view->sessions->ended[i]);
 }
 
-static void print_abandoned(FILE *out, const struct metric *metric, const struct view *view)
+static void print_abandoned(struct text *out, const struct metric *metric, const struct view *view)
 {
     for (int i = REASON_NONE + 1; i < REASON_COUNT; i++) {
         if (!is_abandoned((enum reason)i))
@@ -317,7 +313,8 @@ static void print_abandoned(FILE *out, const struct metric *metric, const struct
     }
 }
 
-static void print_tls_handshakes(FILE *out, const struct metric *metric, const struct view *view)
+static void print_tls_handshakes(struct text *out, const struct metric *metric,
+                                 const struct view *view)
 {
     const struct conn_tls_stats *tls = &view->server->tls;
 
@@ -327,13 +324,13 @@ static void print_tls_handshakes(FILE *out, const struct metric *metric, const s
     print_labelled(out, metric, "result", "abandoned", tls->abandoned);
 }
 
-static void print_tls_expiry(FILE *out, const struct metric *metric, const struct view *view)
+static void print_tls_expiry(struct text *out, const struct metric *metric, const struct view *view)
 {
     if (view->server->tls_expires != 0)
-        fprintf(out, "%s %" PRId64 "\n", metric->name, view->server->tls_expires);
+        text_add(out, "%s %" PRId64 "\n", metric->name, view->server->tls_expires);
 }
 
-static void print_logins(FILE *out, const struct metric *metric, const struct view *view)
+static void print_logins(struct text *out, const struct metric *metric, const struct view *view)
 {
     const struct credentials *credentials = sessions_credentials(view->sources->sessions);
     struct credential_use use;
@@ -342,7 +339,8 @@ static void print_logins(FILE *out, const struct metric *metric, const struct vi
         print_password(out, metric, use.who, use.logins);
 }
 
-static void print_last_logins(FILE *out, const struct metric *metric, const struct view *view)
+static void print_last_logins(struct text *out, const struct metric *metric,
+                              const struct view *view)
 {
     const struct credentials *credentials = sessions_credentials(view->sources->sessions);
     struct credential_use use;
@@ -351,12 +349,12 @@ static void print_last_logins(FILE *out, const struct metric *metric, const stru
         print_password(out, metric, use.who, (uint64_t)use.last);
 }
 
-static void print_healthy(FILE *out, const struct metric *metric, const struct view *view)
+static void print_healthy(struct text *out, const struct metric *metric, const struct view *view)
 {
     print_flag(out, metric, store_healthy(view->sources->store));
 }
 
-static void print_targets(FILE *out, const struct metric *metric, const struct view *view)
+static void print_targets(struct text *out, const struct metric *metric, const struct view *view)
 {
     size_t counts[ORDER_TARGET_COUNT];
 
@@ -365,7 +363,7 @@ static void print_targets(FILE *out, const struct metric *metric, const struct v
         print_labelled(out, metric, "state", order_target_words[i], counts[i]);
 }
 
-static void print_requests(FILE *out, const struct metric *metric, const struct view *view)
+static void print_requests(struct text *out, const struct metric *metric, const struct view *view)
 {
     char class[TEXT_BYTES];
 
@@ -376,49 +374,49 @@ static void print_requests(FILE *out, const struct metric *metric, const struct 
     }
 }
 
-static void print_ready(FILE *out, const struct metric *metric, const struct view *view)
+static void print_ready(struct text *out, const struct metric *metric, const struct view *view)
 {
     print_flag(out, metric, view->sources->ready);
 }
 
-static void print_build(FILE *out, const struct metric *metric, const struct view *view)
+static void print_build(struct text *out, const struct metric *metric, const struct view *view)
 {
     print_labelled(out, metric, "version", view->sources->version, 1);
 }
 
-static void print_cpu(FILE *out, const struct metric *metric, const struct view *view)
+static void print_cpu(struct text *out, const struct metric *metric, const struct view *view)
 {
     char buf[TEXT_BYTES];
 
-    fprintf(out, "%s %s\n", metric->name, seconds_text(view->process.cpu_us, US_PER_S, buf));
+    text_add(out, "%s %s\n", metric->name, seconds_text(view->process.cpu_us, US_PER_S, buf));
 }
 
-static void print_start(FILE *out, const struct metric *metric, const struct view *view)
+static void print_start(struct text *out, const struct metric *metric, const struct view *view)
 {
     char buf[TEXT_BYTES];
 
-    fprintf(out, "%s %s\n", metric->name,
-            seconds_text(view->sources->process.time_ms, MS_PER_S, buf));
+    text_add(out, "%s %s\n", metric->name,
+             seconds_text(view->sources->process.time_ms, MS_PER_S, buf));
 }
 
-static void print_password(FILE *out, const struct metric *metric, struct credential_match who,
-                           uint64_t number)
+static void print_password(struct text *out, const struct metric *metric,
+                           struct credential_match who, uint64_t number)
 {
-    fprintf(out, "%s{credential=\"%s\",password=\"%u\"} %" PRIu64 "\n", metric->name,
-            credential_name(who.credential), (unsigned)who.password, number);
+    text_add(out, "%s{credential=\"%s\",password=\"%u\"} %" PRIu64 "\n", metric->name,
+             credential_name(who.credential), (unsigned)who.password, number);
 }
 
 /* No value of ours needs escaping: they are words from tables, names that are like IDs, and the
  * version. */
-static void print_labelled(FILE *out, const struct metric *metric, const char *label,
+static void print_labelled(struct text *out, const struct metric *metric, const char *label,
                            const char *value, uint64_t number)
 {
-    fprintf(out, "%s{%s=\"%s\"} %" PRIu64 "\n", metric->name, label, value, number);
+    text_add(out, "%s{%s=\"%s\"} %" PRIu64 "\n", metric->name, label, value, number);
 }
 
-static void print_flag(FILE *out, const struct metric *metric, bool is_set)
+static void print_flag(struct text *out, const struct metric *metric, bool is_set)
 {
-    fprintf(out, "%s %d\n", metric->name, is_set);
+    text_add(out, "%s %d\n", metric->name, is_set);
 }
 
 /* A code that no reason has yet is not sent yet. */

@@ -1,6 +1,8 @@
 /* From JSON to an order, with a word for everything that is wrong with it. Gives no order. */
 #include "admin/order_body.h"
 
+#include "admin/json.h"
+#include "base/text.h"
 #include "base/units.h"
 #include "registry/glob.h"
 
@@ -22,9 +24,10 @@ struct reader {
 static int read_field(struct reader *reader, const char *name, const json_t *value);
 static int read_waves(struct reader *reader, const json_t *array);
 static int read_wave(struct reader *reader, const json_t *wave, size_t index);
-static int join_globs(struct reader *reader, const json_t *wave, size_t index, FILE *joined);
+static int join_globs(struct reader *reader, const json_t *wave, size_t index, struct text *joined);
 static int read_duration(struct reader *reader, const char *name, const json_t *value,
                          uint64_t maximum, uint64_t *ms);
+static int out_of_memory(struct reader *reader);
 static int wrong(struct reader *reader, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -40,6 +43,8 @@ int order_body_read(const char *body, size_t len, struct order_request *order, b
     *order = (struct order_request){.grace_ms = ORDER_GRACE_MS};
     *dry_run = false;
     json_t *object = json_loadb(body ? body : "", len, JSON_REJECT_DUPLICATES, &error);
+    if (!object && json_lacked_memory(&error))
+        return out_of_memory(&reader);
     if (!object)
         return wrong(&reader, "the body is not JSON: %s, in line %d, column %d", error.text,
                      error.line, error.column);
@@ -82,8 +87,9 @@ static int read_waves(struct reader *reader, const json_t *array)
         return wrong(reader, "waves: should be a list of lists of IDs and patterns, such as "
                              "[[\"web-*\"], [\"db-*\", \"nas\"]]");
     for (size_t i = 0; i < json_array_size(array); i++) {
-        if (read_wave(reader, json_array_get(array, i), i) != 0)
-            return -1;
+        const int result = read_wave(reader, json_array_get(array, i), i);
+        if (result != 0)
+            return result;
     }
     return 0;
 }
@@ -91,26 +97,26 @@ static int read_waves(struct reader *reader, const json_t *array)
 static int read_wave(struct reader *reader, const json_t *wave, size_t index)
 {
     char message[256];
-    char *match = NULL;
+    struct text joined = {.bytes = NULL};
     size_t len = 0;
-    int result = -1;
 
     if (!json_is_array(wave) || json_array_size(wave) == 0)
         return wrong(reader, "waves[%zu]: should be a list of IDs and patterns", index);
-    FILE *joined = open_memstream(&match, &len);
-    if (!joined)
-        return wrong(reader, "out of memory");
-    if (join_globs(reader, wave, index, joined) == 0)
-        result = 0;
-    if (fclose(joined) != 0 && result == 0)
-        result = wrong(reader, "out of memory");
-    if (result == 0 && order_waves_add(&reader->order->waves, match, message, sizeof(message)) != 0)
-        result = wrong(reader, "waves[%zu]: %s", index, message);
+    const int joining = join_globs(reader, wave, index, &joined);
+    char *match = text_take(&joined, &len);
+    if (joining != 0) {
+        free(match);
+        return joining;
+    }
+    const int result =
+        match ? order_waves_add(&reader->order->waves, match, message, sizeof(message)) : -2;
     free(match);
-    return result;
+    if (result == -2)
+        return out_of_memory(reader);
+    return result == 0 ? 0 : wrong(reader, "waves[%zu]: %s", index, message);
 }
 
-static int join_globs(struct reader *reader, const json_t *wave, size_t index, FILE *joined)
+static int join_globs(struct reader *reader, const json_t *wave, size_t index, struct text *joined)
 {
     char message[256];
 
@@ -121,7 +127,7 @@ static int join_globs(struct reader *reader, const json_t *wave, size_t index, F
             return wrong(reader, "waves[%zu][%zu]: should be a text", index, i);
         if (glob_check(glob, message, sizeof(message)) != 0)
             return wrong(reader, "waves[%zu][%zu]: %s", index, i, message);
-        fprintf(joined, "%s%s", i > 0 ? "," : "", glob);
+        text_add(joined, "%s%s", i > 0 ? "," : "", glob);
     }
     return 0;
 }
@@ -141,6 +147,13 @@ static int read_duration(struct reader *reader, const char *name, const json_t *
                      units_format_duration(maximum, most));
     *ms = given;
     return 0;
+}
+
+/* Returns -2 always. */
+static int out_of_memory(struct reader *reader)
+{
+    (void)wrong(reader, "out of memory");
+    return -2;
 }
 
 /* Returns -1 always. */

@@ -32,8 +32,9 @@ struct answer {
     unsigned status;  /* 0: there is none yet */
     const char *type; /* of the content */
     char allow[24];   /* for 405: the methods; "" otherwise */
-    char *text;       /* owned */
+    char *text;       /* owned, unless it is_static */
     size_t len;
+    bool is_static;        /* there as long as the request */
     struct stream *stream; /* owned */
     bool is_events;        /* an event stream that begins behind events_seen */
     uint64_t events_seen;
@@ -69,6 +70,7 @@ struct request {
     char id[PROTO_MAX_ID_BYTES + 1];
 
     struct answer answer;
+    char brief[PROTO_MAX_ID_BYTES + 48]; /* the answer of what is done, when memory is out; or "" */
     bool waits_for_ping;
     bool waits_for_order;
     int64_t order_id; /* for which */

@@ -12,6 +12,7 @@
 #include "base/units.h"
 #include "registry/glob.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,7 +78,10 @@ static bool read_number(struct request *request, const char *name, uint64_t mini
                         uint64_t maximum, uint64_t *number);
 static int find_word(const char *const *words, const char *word);
 static void answer_stream(struct request *request, struct stream *stream);
+static void note_done(struct request *request, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 static void answer_json(struct request *request, unsigned status, json_t *json);
+static void answer_order(struct request *request, unsigned status);
 static void answer_result(struct request *request, enum admin_result result, const char *done);
 static void answer_error(struct request *request, unsigned status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -122,8 +126,7 @@ void request_order_saved(struct request *request)
         answer_error(request, 409, "another order was given meanwhile");
         return;
     }
-    answer_json(request, strcmp(request->method, "POST") == 0 ? 202 : 200,
-                json_of_order(request->scope->admin));
+    answer_order(request, strcmp(request->method, "POST") == 0 ? 202 : 200);
 }
 
 void request_clear(struct request *request)
@@ -131,7 +134,8 @@ void request_clear(struct request *request)
     if (request->waits_for_ping)
         ping_cancel(request->scope->admin->sessions, &request->ping);
     request->waits_for_ping = request->waits_for_order = false;
-    free(request->answer.text);
+    if (!request->answer.is_static)
+        free(request->answer.text);
     stream_free(request->answer.stream);
     request->answer = (struct answer){.status = 0};
 }
@@ -241,6 +245,10 @@ static bool body_is_right(struct request *request)
         return true;
     json_t *body = json_loadb(request->body ? request->body : "", request->body_len,
                               JSON_REJECT_DUPLICATES, &error);
+    if (!body && json_lacked_memory(&error)) {
+        answer_json(request, 503, NULL);
+        return false;
+    }
     /* The size of what is no object is 0 as well. */
     const bool is_empty = json_is_object(body) && json_object_size(body) == 0;
     json_decref(body);
@@ -434,9 +442,10 @@ static void give_order(struct request *request)
     char message[MAX_ERROR_BYTES];
     bool dry_run = false;
 
-    if (order_body_read(request->body, request->body_len, &order, &dry_run, message,
-                        sizeof(message)) != 0) {
-        answer_error(request, 400, "%s", message);
+    const int result = order_body_read(request->body, request->body_len, &order, &dry_run, message,
+                                       sizeof(message));
+    if (result != 0) {
+        answer_error(request, result == -2 ? 503 : 400, "%s", message);
         return;
     }
     if (dry_run) {
@@ -487,7 +496,18 @@ static void settle_order(struct request *request, unsigned status)
     if (order.is_settling)
         request->waits_for_order = true;
     else
-        answer_json(request, status, json_of_order(admin));
+        answer_order(request, status);
+}
+
+static void answer_order(struct request *request, unsigned status)
+{
+    struct admin *admin = request->scope->admin;
+    struct order_progress order;
+
+    orders_progress(sessions_orders(admin->sessions), &order);
+    note_done(request, "{\"id\":%" PRId64 ",\"state\":\"%s\",\"durable\":%s}", order.id,
+              order_state_words[order.state], order.durable ? "true" : "false");
+    answer_json(request, status, json_of_order(admin));
 }
 
 static void get_events(struct request *request)
@@ -512,24 +532,35 @@ static void reload(struct request *request)
     struct admin *admin = request->scope->admin;
     json_t *lines = json_array();
 
-    if (admin->reload(admin->user, collect_line, lines)) {
-        answer_json(request, 200, json_pack("{s:b, s:o}", "reloaded", 1, "restart_needed", lines));
-        return;
-    }
+    const bool done = admin->reload(admin->user, collect_line, &lines);
+    if (done)
+        note_done(request, "{\"reloaded\":true}");
     const char *first = json_string_value(json_array_get(lines, 0));
-    answer_json(request, 409,
-                json_pack("{s:s, s:o}", "error", first ? first : "out of memory", "errors", lines));
+    if (done)
+        answer_json(request, 200,
+                    lines ? json_pack("{s:b, s:o}", "reloaded", 1, "restart_needed", lines) : NULL);
+    else if (!first)
+        answer_json(request, 503, NULL);
+    else
+        answer_json(request, 409, json_pack("{s:s, s:o}", "error", first, "errors", lines));
 }
 
+/* Without memory for one of them there are none. */
 static void collect_line(void *user, const char *line)
 {
-    json_array_append_new(user, json_string(line));
+    json_t **lines = user;
+
+    if (*lines && json_array_append_new(*lines, json_string(line)) != 0) {
+        json_decref(*lines);
+        *lines = NULL;
+    }
 }
 
 static void answer_result(struct request *request, enum admin_result result, const char *done)
 {
     switch (result) {
     case ADMIN_OK:
+        note_done(request, "{\"%s\":\"%s\"}", done, request->id);
         answer_json(request, 200, json_pack("{s:s}", done, request->id));
         break;
     case ADMIN_ERR_UNKNOWN:
@@ -556,15 +587,35 @@ static void answer_stream(struct request *request, struct stream *stream)
         answer_error(request, 503, "out of memory");
 }
 
-/* Owns json. */
+/* What is to be said when there is no memory to say it at length: that it is done must not look as
+ * if it were not. */
+static void note_done(struct request *request, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(request->brief, sizeof(request->brief), format, args);
+    va_end(args);
+}
+
+/* Owns json, which is NULL when memory was out. */
 static void answer_json(struct request *request, unsigned status, json_t *json)
 {
+    static char out_of_memory[] = "{\"error\":\"out of memory\"}";
     struct answer *answer = &request->answer;
 
     answer->type = TYPE_JSON;
-    answer->text = json ? json_dumps(json, JSON_STYLE) : NULL;
-    answer->len = answer->text ? strlen(answer->text) : 0;
-    answer->status = answer->text ? status : 503; /* out of memory, for words as well */
+    answer->status = status;
+    answer->text = json ? json_text(json, &answer->len) : NULL;
+    answer->is_static = !answer->text;
+    if (!answer->text && request->brief[0] != '\0') {
+        answer->text = request->brief;
+    } else if (!answer->text) {
+        answer->status = 503;
+        answer->allow[0] = '\0';
+        answer->text = out_of_memory;
+    }
+    answer->len = strlen(answer->text);
     json_decref(json);
     if (!request->is_running)
         request->resume(request);

@@ -1,9 +1,11 @@
 /* Limits, names and privileges of the host. Knows nothing of clients but how many there may be. */
 #include "main/host.h"
 
+#include "base/units.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
-#include <inttypes.h>
 #include <pwd.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -94,17 +96,20 @@ static bool is_all_of(uid_t uid)
            saved == uid;
 }
 
+/* Without stdio, which reads byte by byte where it has no memory for a buffer: of such a file, that
+ * is its first digit. */
 static uint64_t read_number(const char *path, uint64_t otherwise)
 {
-    FILE *file = fopen(path, "re");
-    uint64_t number = otherwise;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char text[32] = "";
+    uint64_t number = 0;
 
-    if (!file)
+    if (fd < 0)
         return otherwise;
-    if (fscanf(file, "%" SCNu64, &number) != 1)
-        number = otherwise;
-    fclose(file);
-    return number;
+    const ssize_t got = read(fd, text, sizeof(text) - 1);
+    close(fd);
+    text[got > 0 ? strcspn(text, "\n") : 0] = '\0';
+    return units_parse_number(text, &number) == 0 ? number : otherwise;
 }
 
 static uint64_t least(uint64_t left, uint64_t right)

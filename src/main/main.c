@@ -32,6 +32,8 @@
 
 #define PROGRAM      "cliserd"
 #define DEFAULT_FILE "cliser.ini"
+/* Ours, all of which are made at the start: none is a client's. */
+#define TIMERS_AT_MOST 32
 
 /* A certificate that ends in less than this is warned of, at the start and then every day. */
 #define EXPIRY_WARNING_DAYS 30
@@ -79,6 +81,7 @@ static void print_key(const struct setting *row);
 static int open_network(struct daemon *daemon);
 static int open_registry(struct daemon *daemon);
 static int open_server(struct daemon *daemon);
+static int reserve_timers(struct event_base *base);
 static int open_control(struct daemon *daemon);
 static int open_signals(struct daemon *daemon);
 static int start_watchdog(struct daemon *daemon);
@@ -318,7 +321,7 @@ static int open_server(struct daemon *daemon)
         daemon->base = event_base_new_with_config(event_config);
         event_config_free(event_config);
     }
-    if (daemon->base)
+    if (daemon->base && reserve_timers(daemon->base) == 0)
         daemon->server = server_new(&options, daemon->base, daemon->listeners, tls,
                                     daemon->sessions, daemon->store);
     if (!daemon->server) {
@@ -328,6 +331,27 @@ static int open_server(struct daemon *daemon)
     }
     daemon->listeners = NULL; /* the server's now */
     return 0;
+}
+
+/*
+ * To set a timer libevent may have to make room for it, and one that finds no memory then is a
+ * deadline that never comes. There will not be as many as these, and the room for them stays.
+ */
+static int reserve_timers(struct event_base *base)
+{
+    static const struct timeval some_time = {.tv_sec = 3600};
+    struct event *timers[TIMERS_AT_MOST] = {NULL};
+    int result = 0;
+
+    for (size_t i = 0; i < TIMERS_AT_MOST && result == 0; i++) {
+        timers[i] = evtimer_new(base, main_on_watchdog, NULL);
+        result = timers[i] ? event_add(timers[i], &some_time) : -1;
+    }
+    for (size_t i = 0; i < TIMERS_AT_MOST; i++) {
+        if (timers[i])
+            event_free(timers[i]);
+    }
+    return result;
 }
 
 /* As the user that we have become: the socket is that user's. */

@@ -22,6 +22,7 @@
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/bufferevent_ssl.h>
+#include <event2/bufferevent_struct.h>
 #include <event2/event.h>
 #include <openssl/ssl.h>
 
@@ -91,6 +92,7 @@ static void drain_kept(struct conn *conn, size_t len);
 static void keep(struct conn *conn, const char *bytes, size_t len);
 static struct bufferevent *bufferevent_of(struct conn *conn);
 static size_t unsent(const struct conn *conn);
+static bool will_be_sent(const struct conn *conn);
 static void end_by_peer(struct conn *conn, enum reason reason);
 static void send_line(struct session *session, const char *line, size_t len);
 static void resume(struct session *session);
@@ -546,6 +548,12 @@ static size_t unsent(const struct conn *conn)
     return conn->bev ? evbuffer_get_length(bufferevent_get_output(conn->bev)) : 0;
 }
 
+/* Without memory libevent makes bufferevents that keep for ever what they are given to write. */
+static bool will_be_sent(const struct conn *conn)
+{
+    return unsent(conn) == 0 || event_pending(&conn->bev->ev_write, EV_WRITE, NULL) != 0;
+}
+
 static void end_by_peer(struct conn *conn, enum reason reason)
 {
     conn->gone = true;
@@ -600,7 +608,8 @@ static void send_line(struct session *session, const char *line, size_t len)
     const size_t rest = len - (size_t)sent;
     if (waiting + rest > CONN_MAX_UNSENT_BYTES)
         session_end(session, REASON_SLOW, clock_now());
-    else if (!bufferevent_of(conn) || bufferevent_write(conn->bev, line + sent, rest) != 0)
+    else if (!bufferevent_of(conn) || bufferevent_write(conn->bev, line + sent, rest) != 0 ||
+             !will_be_sent(conn))
         session_end(session, REASON_RESOURCES, clock_now());
     else
         conn->env->sent_bytes += len;
@@ -674,7 +683,8 @@ static void apply_user_timeout(struct conn *conn)
                          sizeof(conn->env->user_timeout_ms));
 }
 
-/* TCP gives up on a peer that acknowledges nothing (TCP_USER_TIMEOUT); TLS has EPROTO. */
+/* TCP gives up on a peer that acknowledges nothing (TCP_USER_TIMEOUT); TLS has EPROTO; and a
+ * bufferevent that finds no memory for what it reads says so like the kernel. */
 static enum reason reason_of_errno(int error)
 {
     switch (error) {
@@ -682,6 +692,8 @@ static enum reason reason_of_errno(int error)
         return REASON_TIMED_OUT;
     case EPROTO:
         return REASON_TLS;
+    case ENOMEM:
+        return REASON_RESOURCES;
     default:
         return REASON_RESET;
     }

@@ -17,6 +17,7 @@ int order_waves_add(struct order_waves *waves, const char *match, char *message,
 
     struct glob_set *set = glob_set_new(match);
     char *copy = strdup(match);
+    int result = -2;
     if (!set || !copy) {
         snprintf(message, message_size, "out of memory");
         goto failed;
@@ -24,6 +25,7 @@ int order_waves_add(struct order_waves *waves, const char *match, char *message,
     if (waves->patterns + glob_set_patterns(set) > ORDER_MAX_PATTERNS) {
         snprintf(message, message_size,
                  "an order has at most %d patterns, beside any number of IDs", ORDER_MAX_PATTERNS);
+        result = -1;
         goto failed;
     }
     waves->patterns += glob_set_patterns(set);
@@ -36,7 +38,7 @@ int order_waves_add(struct order_waves *waves, const char *match, char *message,
 failed:
     glob_set_free(set);
     free(copy);
-    return -1;
+    return result;
 }
 
 unsigned order_waves_match(const struct order_waves *waves, const char *cid, unsigned behind)

@@ -21,7 +21,7 @@ struct order_waves {
 
 /*
  * Adds a wave, of globs separated by commas, each of which glob_check() takes. Returns 0, or -1
- * with what would be right in message.
+ * with what would be right in message, or -2 when memory is out (or a glob is none after all).
  */
 int order_waves_add(struct order_waves *waves, const char *match, char *message,
                     size_t message_size);

@@ -17,7 +17,8 @@ enum change_kind {
 };
 
 struct change {
-    uint64_t serial; /* CHANGE_REGISTER, CHANGE_ORDER: to be answered; CHANGE_TARGET: the order's */
+    uint64_t serial; /* CHANGE_REGISTER, CHANGE_ORDER: to be answered, the latter unless it is 0;
+                        CHANGE_TARGET: the order's */
     const struct store_order *order; /* CHANGE_ORDER: stays until another one comes */
     int64_t since;
     int64_t last_seen;

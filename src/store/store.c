@@ -91,15 +91,21 @@ void store_forget(struct store *store, const struct registry_record *record, str
 
 int store_save_order(struct store *store, const struct store_order *order, struct moment now)
 {
-    const struct change change = {
+    struct change change = {
         .serial = (uint64_t)order->id,
         .order = order,
         .kind = CHANGE_ORDER,
     };
 
     assert(order->id >= 1 && order->wave_count >= 1);
-    if (reserve_answer(store) != 0)
+    if (reserve_answer(store) != 0) {
+        /* What has changed of an order that the store has, such as its end, is written all the
+         * same: after a restart it must not go on. */
+        change.serial = 0;
+        if (order->id == store->order_id)
+            (void)store->backend->take(store->state, &change, now);
         return -1;
+    }
     if (store->backend->take(store->state, &change, now) != 0)
         return -1;
     store->order_id = order->id;

@@ -60,7 +60,7 @@ static int memory_take(void *state, const struct change *change, struct moment n
     struct memory *memory = state;
 
     (void)now;
-    if (change->kind != CHANGE_REGISTER && change->kind != CHANGE_ORDER)
+    if ((change->kind != CHANGE_REGISTER && change->kind != CHANGE_ORDER) || change->serial == 0)
         return 0;
     if (memory->count == memory->capacity) {
         const size_t capacity = memory->capacity ? memory->capacity * 2 : 64;

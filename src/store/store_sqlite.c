@@ -207,7 +207,11 @@ static void sqlite_store_commit(void *state, bool busy, struct moment now)
     }
 
     const uint64_t started_us = clock_monotonic_us();
-    const int result = flush(s, with_others || !s->healthy);
+    int result = flush(s, with_others || !s->healthy);
+    /* Whoever registers in this turn and the next ones need not pay for one allocation that found
+     * no memory: it may be there again. */
+    if (result != 0 && s->file.error_code == SQLITE_NOMEM)
+        result = flush(s, with_others || !s->healthy);
     const uint64_t took_us = clock_monotonic_us() - started_us;
     if (result != 0) {
         report_failure(s, now, took_us);
@@ -232,7 +236,7 @@ static uint64_t sqlite_store_next_us(const void *state)
         return 0;
     if (!s->healthy)
         return s->retry_us;
-    if (s->others.count >= OTHERS_AT_ONCE)
+    if (s->order_is_dirty || s->others.count >= OTHERS_AT_ONCE)
         return 0;
     if (s->others.count > 0)
         return s->others_due_us;
@@ -310,10 +314,10 @@ static int take_order(struct sqlite_store *s, const struct change *change)
 
     if (is_new && s->order_is_dirty && keep_superseded(s) != 0)
         return -1;
-    const int result = enqueue(&s->order_saves, change);
+    const int result = change->serial != 0 ? enqueue(&s->order_saves, change) : 0;
     if (is_new && result != 0)
         return -1;
-    /* Without memory for an answer, what has changed is still written with whatever comes next. */
+    /* Without memory for an answer, what has changed is written all the same. */
     s->order = change->order;
     s->order_is_dirty = true;
     return result;
@@ -369,7 +373,7 @@ static bool others_are_due(const struct sqlite_store *s, struct moment now)
 
 static bool can_wait(const struct sqlite_store *s, bool busy, struct moment now)
 {
-    if (s->order_saves.count > 0)
+    if (s->order_saves.count > 0 || s->order_is_dirty)
         return false;
     if (s->registrations.count == 0)
         return true;
@@ -386,6 +390,7 @@ static size_t count_waiting(const struct sqlite_store *s)
  * s->file.error set and everything still to be written. */
 static int flush(struct sqlite_store *s, bool with_others)
 {
+    s->file.error_code = SQLITE_OK;
     if (sqlite_file_was_replaced(&s->file))
         sqlite_file_close(&s->file);
     if (!s->file.db) {

@@ -719,6 +719,93 @@ static void sqlite_order_given_while_locked_is_written_later(void **state)
     assert_int_equal(number(f, "SELECT count(*) FROM orders"), 3);
 }
 
+/* ---- memory ---- */
+
+/* Allocations that go well before all fail; below 0: all go well. */
+static int allocations_left = -1;
+
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__real_realloc(void *old, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+
+static bool may_allocate(void)
+{
+    if (allocations_left == 0)
+        return false;
+    allocations_left -= allocations_left > 0;
+    return true;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return may_allocate() ? __real_malloc(size) : NULL;
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return may_allocate() ? __real_calloc(count, size) : NULL;
+}
+
+void *__wrap_realloc(void *old, size_t size)
+{
+    return may_allocate() ? __real_realloc(old, size) : NULL;
+}
+
+/* The file is locked, so the last order has to be kept beside the new one; for want of memory there
+ * is no new one, and the last one is still written. */
+static void sqlite_order_without_memory_to_keep_the_last_one_is_none(void **state)
+{
+    struct fixture *f = *state;
+    int left = 0;
+
+    begin_with_an_order(f);
+    sqlite3 *other = lock_for_writing(f);
+    struct store_order *last = give(f, 2);
+    turn(f);
+    set_state(last, "cancelled", START_S + 1);
+    save(f, last);
+    turn(f);
+    struct store_order *next = new_order(last->id + 1, 1);
+    for (int result = -1; result != 0; left++) {
+        allocations_left = left;
+        result = store_save_order(f->store, next, f->now);
+        allocations_left = -1;
+    }
+    assert_true(left > 3); /* the list, the copy, its waves */
+    turn(f);
+    unlock(other);
+    idle_us(f, HEAL_US);
+    assert_int_equal(number(f, "SELECT count(*) FROM orders"), 3);
+    assert_int_equal(number(f, "SELECT count(*) FROM orders WHERE id = 2 AND state = 'cancelled'"),
+                     1);
+    assert_int_equal(number(f, "SELECT count(*) FROM order_waves WHERE order_id = 2"), 2);
+}
+
+/* Sixty-four registrations have taken the room for answers: the order's end gets none, and is
+ * written. After a restart it must not go on. */
+static void sqlite_end_of_an_order_without_room_for_its_answer_is_written(void **state)
+{
+    struct fixture *f = *state;
+
+    struct store_order *order = give(f, 1);
+    turn(f);
+    for (int i = 0; i < 64; i++) {
+        char cid[8];
+        snprintf(cid, sizeof(cid), "x%d", i);
+        (void)claim(f, cid);
+    }
+    set_state(order, "cancelled", START_S + 1);
+    allocations_left = 0;
+    assert_int_equal(store_save_order(f->store, order, f->now), -1);
+    allocations_left = -1;
+    turn(f);
+    idle_us(f, GATHER_US);
+    assert_int_equal(number(f, "SELECT count(*) FROM orders WHERE state = 'cancelled'"), 1);
+}
+
 /* An I/O error: the file is opened anew, and everything written again. */
 static void sqlite_order_given_while_the_file_may_not_grow_is_written_later(void **state)
 {
@@ -1170,6 +1257,8 @@ int main(void)
         ON_SQLITE(sqlite_very_many_changes_wait_while_the_file_is_locked),
 
         ON_SQLITE(sqlite_order_given_while_locked_is_written_later),
+        ON_SQLITE(sqlite_order_without_memory_to_keep_the_last_one_is_none),
+        ON_SQLITE(sqlite_end_of_an_order_without_room_for_its_answer_is_written),
         ON_SQLITE(sqlite_order_given_while_the_file_may_not_grow_is_written_later),
         ON_SQLITE(sqlite_deleted_file_gets_the_order_again),
         ON_SQLITE(sqlite_file_written_anew_has_no_target_of_an_order_before),
