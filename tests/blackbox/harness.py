@@ -346,6 +346,12 @@ class Server:
             elif not self.address:
                 self.address, self.port = address, address[1]
 
+    def take_log(self):
+        """The lines so far, which are forgotten here: for servers that run for long."""
+        with self._news:
+            lines, self.log, self.raw_log = self.log, [], b""
+        return lines
+
     def log_text(self):
         with self._news:
             return "\n".join(self.log)
@@ -415,6 +421,16 @@ class Server:
         old, hard = resource.prlimit(self.pid, which)
         resource.prlimit(self.pid, which, (soft, hard))
         return old
+
+    def leave_descriptors(self, spare):
+        """Leaves the server that many descriptors. Returns the limit it had."""
+        used = {int(fd) for fd in os.listdir(f"/proc/{self.pid}/fd")}
+        number = free = 0
+        while number in used or free < spare:
+            free += number not in used
+            number += 1
+        # Descriptors above the limit stay open; what counts is which numbers are still to be had.
+        return self.set_limit(resource.RLIMIT_NOFILE, number)
 
     def rows(self):
         return rows(self.db)
