@@ -133,6 +133,8 @@ static const struct metric metrics[] = {
      "Transactions that wrote the registry."},
     {"cliser_store_failures_total", COUNTER, print_number, FROM_STORE(failures),
      "Attempts to write the registry that failed."},
+    {"cliser_store_set_aside_total", COUNTER, print_number, FROM_STORE(set_aside),
+     "Damaged registries that an empty one took the place of."},
     {"cliser_store_waiting_changes", GAUGE, print_number, FROM_STORE(waiting),
      "Changes that are not written yet."},
     {"cliser_store_commit_duration_seconds", HISTOGRAM, print_histogram, FROM_STORE(commit),

@@ -76,6 +76,8 @@ static const int allowed[] = {
     SCMP_SYS(flock),
     /* SQLite's log, and sockets that are removed at the end. */
     SCMP_SYS(unlink), SCMP_SYS(unlinkat),
+    /* A damaged registry that is set aside. */
+    SCMP_SYS(rename), SCMP_SYS(renameat), SCMP_SYS(renameat2),
     /* Descriptors counted where the kernel does not tell their number. */
     SCMP_SYS(getdents64),
     /* syslog is connected to again when it was away. */

@@ -126,7 +126,7 @@ static int load_row(struct sqlite_file *f, struct registry *registry, sqlite3_st
         snprintf(f->error, sizeof(f->error),
                  "has a row (sid %lld) that is no client; restore a copy, or delete that row",
                  (long long)sid);
-        return -1;
+        return sqlite_file_note_damage(f);
     }
     peer_address_parse(&record->peer, cip ? cip : "", (uint16_t)cport);
     record->since = sqlite3_column_int64(row, 5);

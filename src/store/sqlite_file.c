@@ -1,22 +1,26 @@
 /*
- * Opens the registry's database, and only that: a file that is damaged, newer or of another program
- * is refused untouched. Holds the schema and every statement there is.
+ * Opens the registry's database, and only that: a file that is newer or of another program is
+ * refused untouched, and one of ours that is damaged is told apart from those. Holds the schema and
+ * every statement there is.
  */
 #include "store/sqlite_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
-#define APPLICATION_ID    0x636c7372 /* "clsr" */
-#define SCHEMA_VERSION    3
-#define TEXT_OF(number)   TEXT_OF_1(number)
-#define TEXT_OF_1(number) #number
+#define APPLICATION_ID        0x636c7372 /* "clsr" */
+#define APPLICATION_ID_OFFSET 68         /* in the file, by SQLite's file format */
+#define SCHEMA_VERSION        3
+#define TEXT_OF(number)       TEXT_OF_1(number)
+#define TEXT_OF_1(number)     #number
 
-#define CANNOT_UPGRADE    "has an older schema version and cannot be upgraded"
+#define CANNOT_UPGRADE        "has an older schema version and cannot be upgraded"
 
 /* What each version has more than the one before it; a new file gets them all. */
 #define SCHEMA_1                                                                                   \
@@ -103,6 +107,7 @@ static const int statements_of[SCHEMA_VERSION + 1] = {
 static const char *const upgrades[SCHEMA_VERSION] = {[1] = SCHEMA_2, [2] = SCHEMA_3};
 
 static int lock_file(struct sqlite_file *f);
+static bool has_our_mark(int fd);
 static int check_ours(struct sqlite_file *f, int64_t *version);
 static int prepare(struct sqlite_file *f, int begin, int end);
 static int begin_upgrade(struct sqlite_file *f, int64_t version);
@@ -116,6 +121,7 @@ int sqlite_file_open(struct sqlite_file *f)
 {
     int64_t version = 0;
 
+    f->is_ours = f->is_damaged = false;
     if (lock_file(f) != 0)
         goto failed;
     if (sqlite3_open_v2(f->path, &f->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) !=
@@ -200,7 +206,42 @@ int sqlite_file_fail(struct sqlite_file *f, const char *what)
 {
     snprintf(f->error, sizeof(f->error), "%s: %s", what, sqlite3_errmsg(f->db));
     f->error_code = sqlite3_errcode(f->db) & 0xff;
+    if (f->is_ours && (f->error_code == SQLITE_CORRUPT || f->error_code == SQLITE_NOTADB))
+        f->is_damaged = true;
     return -1;
+}
+
+int sqlite_file_note_damage(struct sqlite_file *f)
+{
+    f->is_damaged = true;
+    return -1;
+}
+
+int sqlite_file_set_aside(struct sqlite_file *f, char *name, size_t name_size)
+{
+    char other[PATH_MAX];
+    char stamp[32];
+    struct timespec now;
+    struct tm utc;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    (void)gmtime_r(&now.tv_sec, &utc);
+    (void)strftime(stamp, sizeof(stamp), "%Y%m%dT%H%M%S", &utc);
+    const int len =
+        snprintf(name, name_size, "%s.damaged-%s.%03ldZ", f->path, stamp, now.tv_nsec / 1000000);
+    if (len < 0 || (size_t)len >= name_size || rename(f->path, name) != 0) {
+        snprintf(f->error, sizeof(f->error), "is damaged, and cannot be set aside: %s",
+                 strerror(errno));
+        return -1;
+    }
+    /* What its log has belongs to it; the index of the log is made anew. */
+    snprintf(other, sizeof(other), "%s-wal", name);
+    (void)rename(f->wal_path, other);
+    snprintf(other, sizeof(other), "%s-shm", f->path);
+    (void)unlink(other);
+    f->identity = (struct stat){.st_ino = 0};
+    f->is_damaged = false;
+    return 0;
 }
 
 void sqlite_file_note_commit(struct sqlite_file *f)
@@ -255,12 +296,13 @@ static int lock_file(struct sqlite_file *f)
                  "is in use by another cliserd; give each its own path");
         return -1;
     }
+    f->is_ours = has_our_mark(f->lock_fd);
     if (info.st_size > 0 && (pread(f->lock_fd, begin, sizeof(begin), 0) != (ssize_t)sizeof(begin) ||
                              memcmp(begin, magic, sizeof(magic)) != 0)) {
         snprintf(
             f->error, sizeof(f->error),
             "is not a cliser registry; move it away to start with an empty one, or restore a copy");
-        return -1;
+        return f->is_ours ? sqlite_file_note_damage(f) : -1;
     }
     if (f->identity.st_ino != 0 && info.st_size > 0 && !is_same_file(&info, &f->identity)) {
         snprintf(f->error, sizeof(f->error),
@@ -269,6 +311,17 @@ static int lock_file(struct sqlite_file *f)
     }
     f->identity = info;
     return 0;
+}
+
+/* As SQLite has written it, where it belongs, whatever has become of the rest. */
+static bool has_our_mark(int fd)
+{
+    static const unsigned char mark[] = {APPLICATION_ID >> 24 & 0xff, APPLICATION_ID >> 16 & 0xff,
+                                         APPLICATION_ID >> 8 & 0xff, APPLICATION_ID & 0xff};
+    unsigned char found[sizeof(mark)];
+
+    return pread(fd, found, sizeof(found), APPLICATION_ID_OFFSET) == (ssize_t)sizeof(found) &&
+           memcmp(found, mark, sizeof(mark)) == 0;
 }
 
 /* Is this file ours, whole, and of a version that we know? An empty one is made ours. */
@@ -305,10 +358,10 @@ static int check_ours(struct sqlite_file *f, int64_t *version)
         verdict = (const char *)sqlite3_column_text(check, 0);
     const bool whole = verdict && strcmp(verdict, "ok") == 0;
     sqlite3_finalize(check);
-    if (!whole)
-        snprintf(f->error, sizeof(f->error),
-                 "is damaged; move it away to start with an empty registry, or restore a copy");
-    return whole ? 0 : -1;
+    if (whole)
+        return 0;
+    snprintf(f->error, sizeof(f->error), "is damaged");
+    return sqlite_file_note_damage(f);
 }
 
 static int prepare(struct sqlite_file *f, int begin, int end)

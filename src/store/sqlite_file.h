@@ -50,6 +50,8 @@ struct sqlite_file {
     struct stat identity; /* of that file */
     ino_t wal_inode;      /* of the log; 0 before the first commit */
 
+    bool is_ours;    /* it bears our mark, wherever else it may be damaged */
+    bool is_damaged; /* ours, and not whole: it can be set aside */
     char
         error[SQLITE_FILE_ERROR_BYTES]; /* of the last failure, with SQLite's primary code for it */
     int error_code;
@@ -68,6 +70,16 @@ int sqlite_file_open(struct sqlite_file *file);
  * tidy it up. Returns 0, or -1 with error set and nothing left open.
  */
 int sqlite_file_trust(struct sqlite_file *file);
+
+/* What was read from it makes no sense; error is set. Returns -1 always. */
+int sqlite_file_note_damage(struct sqlite_file *file);
+
+/*
+ * Gives a damaged file, which must not be open, and its log another name, so that a new one can
+ * take its place: the path with ".damaged-" and the time behind it, which is written to name.
+ * Returns 0, or -1 with error set.
+ */
+int sqlite_file_set_aside(struct sqlite_file *file, char *name, size_t name_size);
 
 /* Closes it, if it is open. What it holds then is to be found out anew. */
 void sqlite_file_close(struct sqlite_file *file);

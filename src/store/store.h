@@ -135,6 +135,7 @@ uint64_t store_next_us(const struct store *store);
 struct store_stats {
     uint64_t commits;
     uint64_t failures;                    /* attempts to commit that failed */
+    uint64_t set_aside;                   /* damaged files that an empty one took the place of */
     uint64_t waiting;                     /* changes that are not written yet, now */
     struct duration_histogram commit;     /* how long commits took that succeeded */
     struct duration_histogram checkpoint; /* and copying the log into the database */

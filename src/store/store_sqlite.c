@@ -16,7 +16,7 @@
 #include <sqlite3.h>
 
 #include <assert.h>
-
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,7 +101,10 @@ static const struct store_order *sqlite_store_order(const void *state);
 static const struct store_stats *sqlite_store_stats(void *state);
 static void sqlite_store_close(void *state, struct moment now);
 
+static int open_and_load(struct sqlite_store *s);
 static int load(struct sqlite_store *s);
+static int reopen(struct sqlite_store *s);
+static int set_aside(struct sqlite_store *s);
 static int take_order(struct sqlite_store *s, const struct change *change);
 static int keep_superseded(struct sqlite_store *s);
 static int enqueue(struct change_queue *queue, const struct change *change);
@@ -154,7 +157,8 @@ static void *sqlite_store_open(struct store *store, const struct store_options *
     s->healthy = true;
     if (asprintf(&s->file.wal_path, "%s-wal", options->path) < 0)
         abort();
-    if (sqlite_file_open(&s->file) != 0 || load(s) != 0 || sqlite_file_trust(&s->file) != 0) {
+    if (open_and_load(s) != 0 &&
+        (!s->file.is_damaged || set_aside(s) != 0 || open_and_load(s) != 0)) {
         snprintf(message, message_size, "%s: %s", options->path, s->file.error);
         sqlite_file_close(&s->file);
         sqlite_order_free(s->loaded);
@@ -293,6 +297,23 @@ static void sqlite_store_close(void *state, struct moment now)
 
 /* At start: everyone the file knows, disconnected until they come back, and the last order. All is
  * read before anything is written: what makes no sense is to stay as it is. */
+static int open_and_load(struct sqlite_store *s)
+{
+    struct registry_record *record;
+
+    if (sqlite_file_open(&s->file) == 0 && load(s) == 0 && sqlite_file_trust(&s->file) == 0)
+        return 0;
+    sqlite_file_close(&s->file);
+    /* What was taken from it so far may be as wrong as the rest. */
+    while ((record = registry_next(s->registry, 0)) != NULL)
+        registry_remove(s->registry, record);
+    sqlite_order_free(s->loaded);
+    s->loaded = NULL;
+    s->order = NULL;
+    s->targets_of = 0;
+    return -1;
+}
+
 static int load(struct sqlite_store *s)
 {
     const int64_t now = clock_wall_ms() / 1000;
@@ -305,6 +326,34 @@ static int load(struct sqlite_store *s)
     if (sqlite_clients_write_crashed(&s->file, now) != 0)
         return -1;
     return sqlite_order_forget_strangers(&s->file);
+}
+
+/* While running: all that it should hold is in the registry, so it need not be read. */
+static int reopen(struct sqlite_store *s)
+{
+    if (sqlite_file_open(&s->file) != 0 &&
+        (!s->file.is_damaged || set_aside(s) != 0 || sqlite_file_open(&s->file) != 0))
+        return -1;
+    return sqlite_file_trust(&s->file);
+}
+
+/*
+ * A damaged registry must not keep the server from doing what it is there for: who comes is
+ * registered in a new one, and the old one is kept for whoever can read something from it. An order
+ * that was under way in it tells nobody any more.
+ */
+static int set_aside(struct sqlite_store *s)
+{
+    char name[PATH_MAX];
+    char why[SQLITE_FILE_ERROR_BYTES];
+
+    snprintf(why, sizeof(why), "%s", s->file.error);
+    if (sqlite_file_set_aside(&s->file, name, sizeof(name)) != 0)
+        return -1;
+    s->stats.set_aside++;
+    log_event(LOG_LEVEL_ERROR, "registry_set_aside", LOG_STR("path", s->options->path),
+              LOG_STR("error", why), LOG_STR("to", name));
+    return 0;
 }
 
 static int take_order(struct sqlite_store *s, const struct change *change)
@@ -394,7 +443,7 @@ static int flush(struct sqlite_store *s, bool with_others)
     if (sqlite_file_was_replaced(&s->file))
         sqlite_file_close(&s->file);
     if (!s->file.db) {
-        if (sqlite_file_open(&s->file) != 0 || sqlite_file_trust(&s->file) != 0)
+        if (reopen(s) != 0)
             return -1;
         s->must_rewrite = true; /* what it holds by now is not known */
     }

@@ -484,13 +484,14 @@ def impossible_negative_port(start_server, folder):
     change_one_row(start_server, folder, "cport = -1")
 
 
-BROKEN = [corrupt_garbage, corrupt_text, corrupt_truncated, corrupt_torn_header, corrupt_middle,
-          newer_schema, foreign_database, foreign_database_with_such_a_table, foreign_application,
-          impossible_port, impossible_negative_port]
+FOREIGN = [corrupt_garbage, corrupt_text, newer_schema, foreign_database,
+           foreign_database_with_such_a_table, foreign_application]
+DAMAGED = [corrupt_truncated, corrupt_torn_header, corrupt_middle, impossible_port,
+           impossible_negative_port]
 
 
-@pytest.mark.parametrize("break_it", BROKEN, ids=lambda f: f.__name__.replace("_", "-"))
-def test_broken_newer_or_foreign_file_is_refused_and_left_alone(start_server, folder, break_it):
+@pytest.mark.parametrize("break_it", FOREIGN, ids=lambda f: f.__name__.replace("_", "-"))
+def test_newer_or_foreign_file_is_refused_and_left_alone(start_server, folder, break_it):
     break_it(start_server, folder)
     before = (folder / "cliser.db").read_bytes()
     for _ in range(2):
@@ -502,6 +503,24 @@ def test_broken_newer_or_foreign_file_is_refused_and_left_alone(start_server, fo
         if break_it is newer_schema:
             assert "99" in result.stderr
         assert (folder / "cliser.db").read_bytes() == before
+
+
+@pytest.mark.parametrize("break_it", DAMAGED, ids=lambda f: f.__name__.replace("_", "-"))
+def test_damaged_file_is_set_aside_and_the_server_serves(start_server, folder, break_it):
+    break_it(start_server, folder)
+    before = (folder / "cliser.db").read_bytes()
+    server = start_server(folder=folder)
+    kept = server.find_log(r" error registry_set_aside path=cliser.db error=.* to=(\S+)")[1]
+    assert kept.startswith("cliser.db.damaged-")
+    assert (folder / kept).read_bytes() == before
+    assert server.rows() == {}
+    Client(server).handshake("web-1").close()
+    assert sids(server) == {"web-1": 1}
+    # The next start is one like any other.
+    assert server.stop() == 0
+    server = start_server(folder=folder)
+    assert not server.find_log("registry_set_aside")
+    assert sids(server) == {"web-1": 1}
 
 
 def make_version_1(folder):

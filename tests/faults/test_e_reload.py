@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import PASSWORD, Client, ini_text, limit, merged, wait_until
+from harness import PASSWORD, Client, ini_text, limit, merged, run, wait_until
 from oracle import fault
 
 GOOD = ini_text(merged(None))
@@ -114,6 +114,30 @@ def test_rotation_disconnects_nobody(case):
     assert set(outcomes) <= {140, 421}
     with Client(server) as client:
         assert client.outcome("late", PASSWORD) == 410
+
+
+OPEN_TO_OTHERS = {"all-read": 0o644, "all-write": 0o602, "group-writes": 0o660}
+
+
+@pytest.mark.parametrize("mode", OPEN_TO_OTHERS.values(), ids=OPEN_TO_OTHERS.keys())
+@fault("E04", "a password file that others can read or write", rounds=1, full=20)
+def test_open_secret_files_are_refused(case, folder, mode):
+    secret = folder / "password"
+    secret.write_text(PASSWORD + "\n")
+    secret.chmod(0o600)
+    server = case.start({"auth": {"password": None, "password_file": "password"}})
+    before = case.control.get("/v1/status")[1]["keepalive"]
+    for _ in range(case.rounds):
+        secret.chmod(mode)
+        assert "chmod" in refused_reload(case, before)
+        result = run("-t", "cliser.ini", folder=server.folder)
+        assert result.returncode == 2 and "chmod" in result.stderr
+        secret.chmod(0o600)
+        if os.geteuid() == 0:
+            os.chown(secret, 12345, 12345)
+            assert "chown" in refused_reload(case, before)
+            os.chown(secret, 0, 0)
+    server.reload()
 
 
 @fault("E05", "signals at random while clients come and go", rounds=30, full=500)

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import random
 import resource
 import sqlite3
 import time
@@ -10,7 +11,7 @@ import pytest
 
 import harness
 import test_kill9
-from harness import (CONNECTED, REFUSALS, Client, connected_ids, in_namespace_of, limit,
+from harness import (CONNECTED, REFUSALS, Client, Swarm, connected_ids, in_namespace_of, limit,
                      needs_mounts, wait_until)
 from oracle import INTERVAL_S, fault, preloaded
 
@@ -172,6 +173,79 @@ def test_kill_9(start_server, folder, request, monkeypatch):
     rounds = request.node.get_closest_marker("fault").kwargs["rounds"]
     monkeypatch.setattr(test_kill9, "ROUNDS", rounds)
     test_kill9.test_kill_9_under_connecting_clients_loses_nobody_who_read_140(start_server, folder)
+
+
+def flip(data, dice):
+    for _ in range(dice.randrange(1, 200)):
+        data[dice.randrange(100, len(data))] ^= 1 << dice.randrange(8)
+
+
+HARMS = {
+    "flipped": flip,
+    "truncated": lambda data, dice: data.__delitem__(slice(dice.randrange(100, len(data)), None)),
+    "page-lost": lambda data, dice: data.__setitem__(slice(4096, 8192), bytes(4096)),
+    "begin-lost": lambda data, dice: data.__setitem__(slice(0, 16), bytes(16)),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS.keys())
+@fault("F07", "a damaged file at the start", rounds=2, full=50)
+def test_damaged_file_at_the_start(start_server, folder, request, harm):
+    """It starts, with who was known or with an empty registry beside the damaged one."""
+    dice = random.Random(7)
+    for round_ in range(request.node.get_closest_marker("fault").kwargs["rounds"]):
+        server = start_server(folder=folder)
+        known = server.rows().keys()
+        with Swarm(server, pipelined=True) as swarm:
+            swarm.add_all(f"client-{round_}-{number:04}" for number in range(200))
+            swarm.settle()
+        wait_until(lambda: not connected_ids(server.db), 5, "all written")
+        assert server.stop() == 0
+        for name in ("cliser.db-wal", "cliser.db-shm"):
+            (folder / name).unlink(missing_ok=True)
+        data = bytearray(server.db.read_bytes())
+        harm(data, dice)
+        server.db.write_bytes(data)
+        server = start_server(folder=folder)
+        if kept := server.find_log(r"registry_set_aside .* to=(\S+)"):
+            assert (folder / kept[1]).read_bytes() == data
+            assert server.rows() == {}
+            (folder / kept[1]).unlink()
+        else:
+            assert len(server.rows()) >= len(known)
+        with Client(server) as client:
+            client.handshake("after")
+        wait_until(lambda: "after" in server.rows(), 5)
+        assert quick_check(server.db) == "ok"
+        assert server.stop() == 0
+
+
+@fault("F07", "a file that is damaged while the server runs", rounds=1, full=10)
+def test_file_damaged_while_running(case, folder):
+    """Everything it should hold is known, so it is written anew."""
+    disk = Disk(folder)
+    server = case.start(env=disk.environment())
+    for number in range(case.rounds):
+        # What makes the server look at the file again: an error of the disk that did the damage.
+        disk.set(b"w")
+        with Client(server) as client:
+            assert client.outcome("during", timeout=10) == 451
+        with server.db.open("r+b") as file:
+            file.seek(4096)
+            file.write(bytes([0xff]) * 8192)
+        server.db.with_name("cliser.db-wal").unlink()  # which has good copies of those pages
+        mark = server.mark_log()
+        disk.set(b"0")
+        server.wait_log("registry_set_aside", 15, start=mark)
+
+        def can_register():
+            with Client(server) as client:
+                return client.outcome(f"after-{number}") == 140
+
+        wait_until(can_register, 15, "a registration in the new file")
+        wait_until(lambda: len(connected_ids(server.db)) == case.witnesses.count, 15,
+                   "the new file equal to the sockets")
+        assert quick_check(server.db) == "ok"
 
 
 @fault("F08", "fsync that takes three seconds")

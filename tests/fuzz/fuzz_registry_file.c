@@ -3,9 +3,10 @@
  * changed: bytes of the database or of its log (with or without new checksums), or values of
  * columns by SQL, so that the file stays whole.
  *
- * The server must refuse to start with it, say why in one line and leave it as it is; or start:
- * then a client registers, is there after the next start, and the file is whole. Nobody is told 130
- * but by an order that the file has and that is under way.
+ * The server must refuse to start with it, say why in one line and leave it as it is; or set it
+ * aside as it is and start without it; or start with it: then a client registers, is there after
+ * the next start, and the file is whole. Nobody is told 130 but by an order that the file has and
+ * that is under way.
  */
 #include "base/log.h"
 #include "session/session.h"
@@ -13,6 +14,7 @@
 #include "folder.h"
 #include "fuzz.h"
 
+#include <glob.h>
 #include <sqlite3.h>
 
 #define DB                   "cliser.db"
@@ -75,6 +77,7 @@ static void end(struct client *client);
 static void turn(void);
 static void give_order(void);
 static void check_left_alone(const struct file *db, const char *message);
+static void check_set_aside(const struct file *db);
 static void check_loaded(void);
 static void check_whole(const char *cid);
 static void exec(const char *sql);
@@ -131,6 +134,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_left_alone(&db, message);
     } else {
         check_loaded();
+        if (store_stats(world.store)->set_aside > 0)
+            check_set_aside(&db);
         join(&known, "web-1");
         join(&fresh, "fresh-1");
         for (int i = 0; i < MAX_STEPS && !(fresh.is_welcomed && i > 10); i++) {
@@ -485,6 +490,23 @@ static void check_left_alone(const struct file *db, const char *message)
     fuzz_require(strncmp(message, db_path, strlen(db_path)) == 0);
     fuzz_require(after.len == db->len && memcmp(after.bytes, db->bytes, db->len) == 0);
     free(after.bytes);
+}
+
+/* It is kept byte by byte, and nobody is known. */
+static void check_set_aside(const struct file *db)
+{
+    char pattern[sizeof(db_path) + 32];
+    glob_t found;
+
+    fuzz_require(registry_count(world.registry) == 0 && !store_order(world.store));
+    snprintf(pattern, sizeof(pattern), "%s.damaged-*", db_path);
+    fuzz_require(glob(pattern, 0, NULL, &found) == 0 && found.gl_pathc >= 1);
+    struct file kept = read_file(strrchr(found.gl_pathv[0], '/') + 1);
+    fuzz_require(kept.len == db->len && memcmp(kept.bytes, db->bytes, db->len) == 0);
+    free(kept.bytes);
+    for (size_t i = 0; i < found.gl_pathc; i++)
+        fuzz_require(remove(found.gl_pathv[i]) == 0);
+    globfree(&found);
 }
 
 /* The registry knows every row as it is, and nothing else. By the table alone: that an index says

@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "registry/credential_name.h"
 
+#include <glob.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -373,6 +374,37 @@ void write_content(const char *path, const void *bytes, size_t len)
     assert_non_null(file);
     assert_true(len == 0 || fwrite(bytes, len, 1, file) == 1);
     assert_int_equal(fclose(file), 0);
+}
+
+void set_aside_unchanged(struct fixture *f)
+{
+    const struct content before = content_of(f->path);
+    char pattern[sizeof(f->path) + 16];
+    char wal_pattern[sizeof(pattern) + 8];
+    glob_t found;
+
+    open_store(f);
+    assert_int_equal(registry_count(f->registry), 0);
+    assert_null(store_order(f->store));
+    assert_int_equal(store_stats(f->store)->set_aside, 1);
+    reopen_store(f);
+    assert_int_equal(store_stats(f->store)->set_aside, 0);
+    close_store(f);
+
+    snprintf(pattern, sizeof(pattern), "%s.damaged-*Z", f->path);
+    assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+    assert_int_equal(found.gl_pathc, 1);
+    check_content(found.gl_pathv[0], &before);
+    assert_int_equal(remove(found.gl_pathv[0]), 0);
+    globfree(&found);
+    snprintf(wal_pattern, sizeof(wal_pattern), "%s.damaged-*-wal", f->path);
+    if (glob(wal_pattern, 0, NULL, &found) == 0) {
+        assert_int_equal(found.gl_pathc, 1);
+        assert_int_equal(remove(found.gl_pathv[0]), 0);
+        globfree(&found);
+    }
+    free(before.bytes);
+    (void)remove(f->path);
 }
 
 void refuse_unchanged(struct fixture *f)

@@ -133,6 +133,11 @@ void write_content(const char *path, const void *bytes, size_t len);
 /* The file cannot be opened, and nobody touches a byte of it. */
 void refuse_unchanged(struct fixture *f);
 
+/* The file is damaged: it is kept under another name, byte by byte, and an empty one takes its
+ * place, in which a client can be registered. The store is closed again, and both files are gone.
+ */
+void set_aside_unchanged(struct fixture *f);
+
 /* A registry with a few hundred clients, closed. */
 void make_registry_file(struct fixture *f);
 

@@ -636,21 +636,26 @@ static void sqlite_file_that_is_no_database_is_refused_untouched(void **state)
     refuse_unchanged(f);
 }
 
-static void sqlite_truncated_file_is_refused_untouched(void **state)
+static void sqlite_truncated_file_is_set_aside_if_it_bears_our_mark(void **state)
 {
-    static const size_t lengths[] = {15, 16, 99, 100, 1000, 4095, 4096, 8191, 8192, 12288};
+    static const size_t unmarked[] = {15, 16, 71};
+    static const size_t lengths[] = {72, 99, 100, 1000, 4095, 4096, 8191, 8192, 12288};
     struct fixture *f = *state;
     struct content whole;
 
     make_registry_file(f);
     whole = content_of(f->path);
+    for (size_t i = 0; i < COUNT(unmarked); i++) {
+        write_content(f->path, whole.bytes, unmarked[i]);
+        refuse_unchanged(f);
+    }
     for (size_t i = 0; i < COUNT(lengths); i++) {
         assert_true(lengths[i] < whole.len);
         write_content(f->path, whole.bytes, lengths[i]);
-        refuse_unchanged(f);
+        set_aside_unchanged(f);
     }
     write_content(f->path, whole.bytes, whole.len - 4096);
-    refuse_unchanged(f);
+    set_aside_unchanged(f);
     /* Nothing but the cut was wrong with it. */
     write_content(f->path, whole.bytes, whole.len);
     open_store(f);
@@ -658,7 +663,7 @@ static void sqlite_truncated_file_is_refused_untouched(void **state)
     free(whole.bytes);
 }
 
-static void sqlite_damaged_file_is_refused_untouched(void **state)
+static void sqlite_damaged_file_is_set_aside(void **state)
 {
     struct fixture *f = *state;
     struct content whole;
@@ -671,7 +676,7 @@ static void sqlite_damaged_file_is_refused_untouched(void **state)
         memcpy(damaged, whole.bytes, whole.len);
         memset(damaged + page * 4096, 0xff, 200);
         write_content(f->path, damaged, whole.len);
-        refuse_unchanged(f);
+        set_aside_unchanged(f);
         free(damaged);
     }
     free(whole.bytes);
@@ -775,7 +780,7 @@ static void sqlite_registry_with_another_table_is_refused_untouched(void **state
     free(whole.bytes);
 }
 
-static void sqlite_registry_with_a_row_that_is_no_client_is_refused(void **state)
+static void sqlite_registry_with_a_row_that_is_no_client_is_set_aside(void **state)
 {
     static const char *const rows[] = {
         "UPDATE clients SET cid = '' WHERE sid = 5",
@@ -792,7 +797,7 @@ static void sqlite_registry_with_a_row_that_is_no_client_is_refused(void **state
     for (size_t i = 0; i < COUNT(rows); i++) {
         write_content(f->path, whole.bytes, whole.len);
         execute_in(f->path, rows[i]);
-        refuse_unchanged(f);
+        set_aside_unchanged(f);
     }
     free(whole.bytes);
 }
@@ -1393,13 +1398,13 @@ int main(void)
 
         ON_A_FILE(sqlite_empty_file_is_made_a_registry),
         ON_A_FILE(sqlite_file_that_is_no_database_is_refused_untouched),
-        ON_A_FILE(sqlite_truncated_file_is_refused_untouched),
-        ON_A_FILE(sqlite_damaged_file_is_refused_untouched),
+        ON_A_FILE(sqlite_truncated_file_is_set_aside_if_it_bears_our_mark),
+        ON_A_FILE(sqlite_damaged_file_is_set_aside),
         ON_A_FILE(sqlite_database_of_another_program_is_refused_untouched),
         ON_A_FILE(sqlite_registry_of_another_version_is_refused_untouched),
         ON_A_FILE(sqlite_newer_registry_with_a_log_is_refused_untouched),
         ON_A_FILE(sqlite_registry_with_another_table_is_refused_untouched),
-        ON_A_FILE(sqlite_registry_with_a_row_that_is_no_client_is_refused),
+        ON_A_FILE(sqlite_registry_with_a_row_that_is_no_client_is_set_aside),
         ON_A_FILE(sqlite_registry_locked_by_another_program_is_refused),
         ON_SQLITE(sqlite_second_server_on_one_file_is_refused),
         ON_A_FILE(sqlite_path_that_can_be_no_file_is_refused),

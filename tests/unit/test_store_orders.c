@@ -1001,7 +1001,6 @@ static void sqlite_new_registry_has_the_table_of_an_upgraded_one(void **state)
 static void sqlite_registry_of_version_1_that_is_wrong_stays_as_it_was(void **state)
 {
     static const char *const changes[] = {
-        "UPDATE clients SET cid = 'two words' WHERE sid = 3",
         "ALTER TABLE clients RENAME COLUMN cip TO ip",
         "CREATE TABLE orders (id INTEGER PRIMARY KEY, goods TEXT)",
         "CREATE TABLE order_targets (id INTEGER PRIMARY KEY, goods TEXT)",
@@ -1015,6 +1014,15 @@ static void sqlite_registry_of_version_1_that_is_wrong_stays_as_it_was(void **st
         refuse_unchanged(f);
         assert_int_equal(number(f, "PRAGMA user_version"), 1);
     }
+}
+
+static void sqlite_registry_of_version_1_that_is_damaged_is_set_aside(void **state)
+{
+    struct fixture *f = *state;
+
+    make_version_1(f);
+    execute_in(f->path, "UPDATE clients SET cid = 'two words' WHERE sid = 3");
+    set_aside_unchanged(f);
 }
 
 static void sqlite_registry_of_version_1_that_cannot_be_written_stays_as_it_was(void **state)
@@ -1269,6 +1277,7 @@ int main(void)
         ON_A_FILE(sqlite_registry_of_version_2_that_is_wrong_stays_as_it_was),
         ON_SQLITE(sqlite_new_registry_has_the_table_of_an_upgraded_one),
         ON_A_FILE(sqlite_registry_of_version_1_that_is_wrong_stays_as_it_was),
+        ON_A_FILE(sqlite_registry_of_version_1_that_is_damaged_is_set_aside),
         ON_A_FILE(sqlite_registry_of_version_1_that_cannot_be_written_stays_as_it_was),
         ON_A_FILE(sqlite_order_that_is_none_is_refused_untouched),
         ON_A_FILE(sqlite_target_that_is_none_is_ignored),
