@@ -3,8 +3,8 @@
  *
  * Connections of a source are counted only while there is a limit on them, so that it costs nothing
  * without one. When a reload brings the limit, those who are there are counted by and by: a walk
- * through a million of them would hold everyone up for 0.3 s. Each session knows in which counting
- * it was counted, so that it is given back exactly if it was.
+ * through a million of them would hold everyone up for half a second. Each session knows in which
+ * counting it was counted, so that it is given back exactly if it was.
  */
 #include "session/door.h"
 
@@ -12,7 +12,7 @@
 #include "session/internal.h"
 #include "session/session_log.h"
 
-/* Records that are looked at in one go, when sessions are counted: half a millisecond. */
+/* Records that are looked at in one go, when sessions are counted: about a millisecond. */
 #define COUNT_BUDGET 2048
 
 static bool counts(const struct sessions *all);
