@@ -508,7 +508,7 @@ static void check_listen(const struct config *config, struct settings_report *re
                                 "tls_listen: %s never leaves this host; it belongs to listen",
                                 text);
     }
-    if (config->listen.count + config->tls_listen.count == 0)
+    if (config->listen.count == 0)
         settings_report_add(report, settings_line(report, "server", "listen"),
                             "listen: at least one address is needed, such as 127.0.0.1:1111");
 }

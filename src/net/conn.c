@@ -60,6 +60,7 @@ struct conn_tls {
     uint32_t work_us; /* that the handshake has taken so far */
     bool is_ready;    /* something has come, or can be sent */
     bool is_open;     /* the handshake is done */
+    uint8_t end;      /* enum reason: how the peer has ended, when its last lines are taken */
     bool has_failed;  /* and will never be */
 };
 
@@ -211,6 +212,8 @@ static void conn_on_read(struct bufferevent *bev, void *user)
     conn->env->reads++;
     if (!conn->closing)
         take_kept_lines(conn);
+    if (conn->tls && conn->tls->end != REASON_NONE)
+        end_by_peer(conn, (enum reason)conn->tls->end);
     if (conn->closing) {
         struct evbuffer *input = bufferevent_get_input(bev);
         drain_kept(conn, evbuffer_get_length(input));
@@ -231,12 +234,16 @@ static void conn_on_event(struct bufferevent *bev, short what, void *user)
 {
     const int error = EVUTIL_SOCKET_ERROR();
     struct conn *conn = user;
+    const enum reason reason =
+        what & BEV_EVENT_ERROR ? reason_of_bufferevent(conn, error) : REASON_LEFT;
 
-    /* With TLS the end may be told before the lines that came with it. */
-    if (conn->tls && !conn->closing)
-        take_kept_lines(conn);
-    (void)bev;
-    end_by_peer(conn, what & BEV_EVENT_ERROR ? reason_of_bufferevent(conn, error) : REASON_LEFT);
+    if (!conn->tls || conn->closing) {
+        end_by_peer(conn, reason);
+        return;
+    }
+    /* OpenSSL's bufferevent tells the end before it has added the bytes that came with it. */
+    conn->tls->end = (uint8_t)reason;
+    bufferevent_trigger(bev, EV_READ, BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
 }
 
 /* The handshake can go on: when the turn ends, and not before it is watched again. */
@@ -503,12 +510,12 @@ static void keep(struct conn *conn, const char *bytes, size_t len)
     struct bufferevent *bev = bufferevent_of(conn);
 
     conn->env->received_bytes -= len;
-    /* A bufferevent keeps others from adding to its input; here we are the bufferevent. */
-    if (bev)
+    /* A bufferevent of a socket keeps others from adding to its input; here we are the bufferevent.
+     * That of OpenSSL does not, and could not add itself to what is frozen. */
+    if (bev && !conn->tls)
         evbuffer_unfreeze(bufferevent_get_input(bev), 0);
     if (!bev || evbuffer_add(bufferevent_get_input(bev), bytes, len) != 0)
         session_end(&conn->session, REASON_RESOURCES, clock_now());
-    /* One that speaks TLS does not keep others from it, and could not add to it itself then. */
     if (bev && !conn->tls)
         evbuffer_freeze(bufferevent_get_input(bev), 0);
 }

@@ -226,6 +226,7 @@ class Server:
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         self.address = None
+        self.tls_address = None
         self.port = None
         self.addresses = []
         if wait:
@@ -336,11 +337,14 @@ class Server:
         found = self.wait_log(r'\bready: ([^"]*)', seconds=15)
         self.addresses = [part.strip() for part in found.group(1).split(",")]
         for part in self.addresses:
-            if not part.startswith("unix:"):
-                host, port = part.rsplit(":", 1)
-                self.address = (host.strip("[]"), int(port))
-                self.port = int(port)
-                break
+            if part.startswith("unix:"):
+                continue
+            host, port = part.removeprefix("tls:").rsplit(":", 1)
+            address = (host.strip("[]"), int(port))
+            if part.startswith("tls:"):
+                self.tls_address = self.tls_address or address
+            elif not self.address:
+                self.address, self.port = address, address[1]
 
     def log_text(self):
         with self._news:
@@ -493,13 +497,15 @@ class Listener:
 class Client(Listener):
     """One connection in the foreground. Lines go out with LF unless a test says otherwise."""
 
-    def __init__(self, target, source=None, rcvbuf=None, timeout=5.0):
+    def __init__(self, target, source=None, rcvbuf=None, mss=None, timeout=5.0):
         family, address = address_of(target)
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         if family != socket.AF_UNIX:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if rcvbuf:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+        if mss:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, mss)
         if source:
             self.sock.bind((source, 0))
         self.sock.settimeout(limit(timeout))

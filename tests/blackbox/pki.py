@@ -1,0 +1,173 @@
+"""
+Certificates for the tests of TLS, made with openssl(1), and clients that speak TLS.
+
+  Authority   a CA of the test's own: authority.issue("server", san="DNS:localhost") writes
+              server.crt and server.key beside its own ca.crt.
+  TlsClient   harness.Client over TLS. The end of its stream has to be told (close_notify), or a
+              test says that it may be cut.
+  MemoryTls   the same without a socket in it: a test decides which bytes go out, and how.
+"""
+
+import contextlib
+import pathlib
+import socket
+import ssl
+import subprocess
+
+from harness import Client, limit
+
+CA_CONFIG = """
+[ca]
+default_ca = this
+[this]
+database = {folder}/index.txt
+rand_serial = yes
+new_certs_dir = {folder}
+certificate = {folder}/{name}.crt
+private_key = {folder}/{name}.key
+default_md = sha256
+policy = any
+copy_extensions = copy
+unique_subject = no
+[any]
+commonName = optional
+organizationName = optional
+"""
+
+DAY = 86400
+
+
+def openssl(*args, **options):
+    """Runs openssl(1) and returns what it printed."""
+    result = subprocess.run(["openssl", *map(str, args)], capture_output=True, text=True,
+                            timeout=limit(30), **options)
+    assert result.returncode == 0, f"openssl {args[0]}: {result.stderr}"
+    return result.stdout
+
+
+def new_key(kind):
+    return ["rsa:2048"] if kind == "rsa" else ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+
+
+class Authority:
+    """Signs whatever it is given."""
+
+    def __init__(self, folder, name="ca"):
+        self.folder = pathlib.Path(folder)
+        self.name = name
+        self.cert = self.folder / f"{name}.crt"
+        (self.folder / "index.txt").touch()
+        (self.folder / f"{name}.cnf").write_text(CA_CONFIG.format(folder=self.folder, name=name))
+        openssl("req", "-x509", "-newkey", *new_key("ec"), "-nodes", "-days", 30, "-subj",
+                f"/CN=Test {name}", "-keyout", self.folder / f"{name}.key", "-out", self.cert)
+
+    def issue(self, name, subject="/CN=localhost", san="DNS:localhost", key="ec", days=None,
+              dates=None):
+        """
+        Writes NAME.crt and NAME.key and returns their paths. dates is (start, end) as openssl takes
+        them; without, the certificate is good for so many days.
+        """
+        cert, key_file = self.folder / f"{name}.crt", self.folder / f"{name}.key"
+        request = self.folder / f"{name}.csr"
+        extension = ["-addext", f"subjectAltName={san}"] if san else []
+        openssl("req", "-new", "-newkey", *new_key(key), "-nodes", "-subj", subject, *extension,
+                "-keyout", key_file, "-out", request)
+        when = (["-startdate", dates[0], "-enddate", dates[1]] if dates else
+                ["-days", days or 365])
+        openssl("ca", "-batch", "-notext", "-config", self.folder / f"{self.name}.cnf", "-in",
+                request, "-out", cert, *when)
+        key_file.chmod(0o600)
+        return cert, key_file
+
+    def context(self, cert=None, version=None):
+        """For clients that trust this CA; cert is a (certificate, key) of the client's own."""
+        context = ssl.create_default_context(cafile=self.cert)
+        if cert:
+            context.load_cert_chain(*cert)
+        if version:
+            context.minimum_version = context.maximum_version = version
+        return context
+
+
+class TlsClient(Client):
+    """One connection over TLS, whose handshake is done when this returns."""
+
+    def __init__(self, server, context, session=None, may_be_cut=False, **options):
+        super().__init__(server.tls_address, **options)
+        try:
+            self.sock = context.wrap_socket(self.sock, server_hostname="localhost",
+                                            suppress_ragged_eofs=may_be_cut, session=session)
+        except BaseException:
+            self.sock.close()
+            raise
+
+    def leave(self):
+        """Ends in order: close_notify, that of the server, and the close."""
+        raw = self.sock.unwrap()
+        raw.close()
+
+    def send_raw(self, data):
+        """Bytes that are not TLS."""
+        with socket.socket(fileno=socket.dup(self.sock.fileno())) as raw:
+            raw.sendall(data)
+
+
+class MemoryTls:
+    """The client's half of TLS in memory, and a plain socket for a test to send its bytes on."""
+
+    def __init__(self, server, context, timeout=5.0):
+        self.sock = socket.create_connection(server.tls_address, limit(timeout))
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.sock.close()
+
+    def out(self):
+        """What is to be sent."""
+        return self.outgoing.read()
+
+    def first_flight(self):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.do_handshake()
+        return self.out()
+
+    def read_more(self):
+        """Takes what comes; returns whether something did."""
+        data = self.sock.recv(65536)
+        if data:
+            self.incoming.write(data)
+        return bool(data)
+
+    def handshake(self):
+        while True:
+            try:
+                self.tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self.sock.sendall(self.out())
+                assert self.read_more(), "the server closed within the handshake"
+        self.sock.sendall(self.out())
+
+    def record(self, data):
+        """The data as a record that is still to be sent."""
+        self.tls.write(data)
+        return self.out()
+
+    def close_notify(self):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.unwrap()
+        return self.out()
+
+    def read_line(self):
+        line = b""
+        while not line.endswith(b"\n"):
+            try:
+                line += self.tls.read(1)
+            except ssl.SSLWantReadError:
+                assert self.read_more(), f"the stream ended after {line!r}"
+        return line
