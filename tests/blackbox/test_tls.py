@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import re
+import select
 import shutil
 import signal
 import socket
@@ -470,34 +471,52 @@ def test_handshake_that_waited_for_a_stopped_server_goes_on(start_tls, ca):
         assert silent.sock.recv(10) == b""
 
 
-def test_flood_of_handshakes_holds_no_plain_client_up(start_tls, ca):
-    """RSA, since that costs the server most and its clients least."""
-    cert = ca.issue("rsa", key="rsa")
-    server = start_tls({"keepalive": FAST}, cert=cert)
+def test_lines_do_not_wait_behind_handshakes(start_tls, ca):
+    """Of 200 handshakes that can go on and a line that came last, the line is taken first."""
+    server = start_tls(cert=ca.issue("rsa", key="rsa"))
+
+    def answered_before_the_line():
+        with contextlib.ExitStack() as stack:
+            crowd = [stack.enter_context(MemoryTls(server, ca.context())) for _ in range(200)]
+            hellos = [client.first_flight() for client in crowd]
+            plain = stack.enter_context(Client(server))
+            plain.expect(ASK_PASSWORD)
+            wait_until(lambda: metrics(server)["cliser_tls_connections"] == len(crowd))
+            server.signal(signal.SIGSTOP)
+            for client, hello in zip(crowd, hellos):
+                client.sock.sendall(hello)
+            plain.send_line("secret")
+            server.signal(signal.SIGCONT)
+            plain.expect(ASK_ID)
+            poll = select.poll()
+            for client in crowd:
+                poll.register(client.sock, select.POLLIN)
+            return len(poll.poll(0))
+
+    # This process may have been the one that was late; a server that is, is so every time.
+    assert min(answered_before_the_line() for _ in range(4)) < 100
+
+
+def test_flood_of_handshakes_loses_no_plain_client(start_tls, ca):
+    server = start_tls({"keepalive": FAST}, cert=ca.issue("rsa", key="rsa"))
     host, port = server.tls_address
     with Witness(server, count=10) as witness:
-        floods = [subprocess.Popen(["openssl", "s_time", "-connect", f"{host}:{port}", "-new",
-                                    "-time", "3"], stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL) for _ in range(6)]
+        floods = [subprocess.Popen(["nice", "openssl", "s_time", "-connect", f"{host}:{port}",
+                                    "-new", "-time", "3"], stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL) for _ in range(4)]
         stalled = [MemoryTls(server, ca.context()) for _ in range(200)]
         for client in stalled:
             client.sock.sendall(client.first_flight()[:100])
-        times = []
+        number = 0
         while any(flood.poll() is None for flood in floods):
-            began = time.monotonic()
             with Client(server) as client:
-                assert client.outcome(f"plain-{len(times)}") == 140
-            times.append(time.monotonic() - began)
-            time.sleep(0.02)
-        witness.check(max_gap=0.6)
-        assert max(times) < limit(0.6)
+                assert client.outcome(f"plain-{number}") == 140
+            number += 1
+        witness.wait_asked(3)
+        witness.check()
         for client in stalled:
             client.sock.close()
-    done = metrics(server)
-    assert done['cliser_tls_handshakes_total{result="full"}'] > 200
-    # A turn does some handshakes and then looks at everybody else.
-    assert done['cliser_loop_lag_seconds_bucket{le="0.05"}'] >= \
-        0.99 * done["cliser_loop_lag_seconds_count"]
+    assert metrics(server)['cliser_tls_handshakes_total{result="full"}'] > 100
 
 
 # --- resumption, key updates, renegotiation -----------------------------------------------------
