@@ -423,7 +423,7 @@ def test_handshakes_leave_no_descriptor_behind(start_tls, ca):
 
 @BOTH
 def test_stopped_server_drops_nobody_who_answered_meanwhile(start_tls, ca, version):
-    server = start_tls({"keepalive": {"interval": "100ms", "misses": 2, "require_reply": "yes"}})
+    server = start_tls({"keepalive": {"interval": "300ms", "misses": 2, "require_reply": "yes"}})
     clients = [TlsClient(server, ca.context(version=version)).handshake(f"web-{n}")
                for n in range(10)]
     for client in clients[:5]:
@@ -443,11 +443,11 @@ def test_stopped_server_drops_nobody_who_answered_meanwhile(start_tls, ca, versi
         thread.start()
     try:
         for _ in range(3):
-            time.sleep(0.35)
+            time.sleep(0.7)
             server.signal(signal.SIGSTOP)
-            time.sleep(0.8)
+            time.sleep(1.5)  # longer than interval × (misses + 1)
             server.signal(signal.SIGCONT)
-        time.sleep(0.5)
+        time.sleep(1.0)
     finally:
         stop.set()
         for thread in threads:
