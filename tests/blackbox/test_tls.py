@@ -137,7 +137,7 @@ def test_how_bytes_are_cut_into_records_means_nothing(start_tls, ca, version):
 
 @pytest.mark.parametrize("held", [b"secret\nweb-1\n", b"secr"], ids=["whole", "half-a-line-kept"])
 def test_record_longer_than_a_read_is_taken_whole(start_tls, ca, held):
-    """Nobody would wake the server for what is left of a record that it has taken from the kernel."""
+    """Nobody would wake the server for what is left of a record that it has begun."""
     server = start_tls()
     with TlsClient(server, ca.context()) as client:
         client.send(held)
@@ -319,7 +319,8 @@ def test_weak_ciphers_are_refused(start_tls, ca, ciphers):
     server.wait_log(r" refused .*reason=tls")
 
 
-@pytest.mark.parametrize("text", [b"secret\n", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 20, b"\x80" * 300],
+@pytest.mark.parametrize("text", [b"secret\n", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 20,
+                                  b"\x80" * 300],
                          ids=["password", "http", "zeros", "sslv2"])
 def test_what_is_no_tls_is_refused_without_a_line(start_tls, text):
     server = start_tls()
