@@ -714,7 +714,7 @@ def spoil(how, folder, ca):
         return "tls_cert", "damaged"
     if how == "open-key":
         key.chmod(0o644)
-        return "tls_key", "chmod 600"
+        return "tls_key", "chmod 640"
     if how == "passphrase":
         openssl("pkey", "-aes128", "-passout", "pass:x", "-in", pair(ca)[1], "-out", key)
         key.chmod(0o600)
