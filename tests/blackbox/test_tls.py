@@ -137,7 +137,7 @@ def test_how_bytes_are_cut_into_records_means_nothing(start_tls, ca, version):
 
 @pytest.mark.parametrize("held", [b"secret\nweb-1\n", b"secr"], ids=["whole", "half-a-line-kept"])
 def test_record_longer_than_a_read_is_taken_whole(start_tls, ca, held):
-    """Nobody would wake the server for what is left of a record that it has taken."""
+    """Nobody would wake the server for what is left of a record that it has begun."""
     server = start_tls()
     with TlsClient(server, ca.context()) as client:
         client.send(held)
@@ -319,8 +319,8 @@ def test_weak_ciphers_are_refused(start_tls, ca, ciphers):
     server.wait_log(r" refused .*reason=tls")
 
 
-@pytest.mark.parametrize("text",
-                         [b"secret\n", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 20, b"\x80" * 300],
+@pytest.mark.parametrize("text", [b"secret\n", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 20,
+                                  b"\x80" * 300],
                          ids=["password", "http", "zeros", "sslv2"])
 def test_what_is_no_tls_is_refused_without_a_line(start_tls, text):
     server = start_tls()
@@ -424,7 +424,7 @@ def test_handshakes_leave_no_descriptor_behind(start_tls, ca):
 
 @BOTH
 def test_stopped_server_drops_nobody_who_answered_meanwhile(start_tls, ca, version):
-    server = start_tls({"keepalive": {"interval": "100ms", "misses": 2, "require_reply": "yes"}})
+    server = start_tls({"keepalive": {"interval": "300ms", "misses": 2, "require_reply": "yes"}})
     clients = [TlsClient(server, ca.context(version=version)).handshake(f"web-{n}")
                for n in range(10)]
     for client in clients[:5]:
@@ -444,11 +444,11 @@ def test_stopped_server_drops_nobody_who_answered_meanwhile(start_tls, ca, versi
         thread.start()
     try:
         for _ in range(3):
-            time.sleep(0.35)
+            time.sleep(0.7)
             server.signal(signal.SIGSTOP)
-            time.sleep(0.8)
+            time.sleep(1.5)  # longer than interval × (misses + 1)
             server.signal(signal.SIGCONT)
-        time.sleep(0.5)
+        time.sleep(1.0)
     finally:
         stop.set()
         for thread in threads:
@@ -714,7 +714,7 @@ def spoil(how, folder, ca):
         return "tls_cert", "damaged"
     if how == "open-key":
         key.chmod(0o644)
-        return "tls_key", "chmod 600"
+        return "tls_key", "chmod 640"
     if how == "passphrase":
         openssl("pkey", "-aes128", "-passout", "pass:x", "-in", pair(ca)[1], "-out", key)
         key.chmod(0o600)
