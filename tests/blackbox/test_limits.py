@@ -187,26 +187,11 @@ def test_descriptor_limit_is_raised_as_far_as_it_may(start_server):
     assert 0 < clients < soft
 
 
-def run_out(server, spare):
-    """Leaves the server that many descriptors. Returns the limit it had."""
-    used = {int(fd) for fd in os.listdir(f"/proc/{server.pid}/fd")}
-    number = 0
-    free = 0
-    while True:
-        if number not in used:
-            if free == spare:
-                break
-            free += 1
-        number += 1
-    # Descriptors above the limit stay open; what counts is which numbers are still to be had.
-    return server.set_limit(resource.RLIMIT_NOFILE, number)
-
-
 def test_out_of_descriptors_pauses_accepting_without_spinning_and_resumes(start_server):
     server = start_server({"keepalive": {"interval": "100ms", "require_reply": "yes"},
                            "limits": {"handshake_timeout": "10h"}})
     with Witness(server) as witness, Swarm(server) as flood:
-        run_out(server, 5)
+        server.leave_descriptors(5)
         flood.add_all([None] * 60)
         server.wait_log(r" accept_paused\b")
         flood.pump(0.2, scaled=False)
@@ -240,7 +225,7 @@ def test_raised_limit_ends_the_pause(start_server):
     server = start_server({"keepalive": {"interval": "100ms"},
                            "limits": {"handshake_timeout": "10h"}})
     with Witness(server) as witness, Swarm(server) as flood:
-        old = run_out(server, 3)
+        old = server.leave_descriptors(3)
         flood.add_all([None] * 20)
         server.wait_log(r" accept_paused\b")
         server.set_limit(resource.RLIMIT_NOFILE, old)
@@ -252,7 +237,7 @@ def test_raised_limit_ends_the_pause(start_server):
 def test_out_of_descriptors_logs_little(start_server):
     server = start_server({"limits": {"handshake_timeout": "10h"}})
     with Swarm(server) as flood:
-        run_out(server, 2)
+        server.leave_descriptors(2)
         mark = server.mark_log()
         flood.add_all([None] * 30)
         server.wait_log(r" accept_paused\b")

@@ -81,7 +81,7 @@ def _write_row(item):
         return
     made = item.stash.get(_case, None)
     why = item.stash.get(_why, None)
-    row = {**mark.kwargs, "outcome": item.stash[_outcome],
+    row = {**mark.kwargs, "test": item.name, "outcome": item.stash[_outcome],
            "seconds": round(item.stash[_seconds], 1),
            "notes": [why] if why else made.notes if made else []}
     with open(path, "a", encoding="utf-8") as file:

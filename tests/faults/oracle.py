@@ -50,7 +50,7 @@ REFUSED = {"protocol", "timed_out", "password", "invalid_id", "duplicate", "not_
 def preloaded(name, **environment):
     """The environment of a server that runs with one of tests/faults/preload/."""
     library = pathlib.Path(os.environ.get("CLISER_PRELOADS", harness.BIN.parent / "tests"))
-    return {**environment, "LD_PRELOAD": str(library / f"preload_{name}.so"),
+    return {**environment, "LD_PRELOAD": str(library.resolve() / f"preload_{name}.so"),
             # AddressSanitizer wants to be the first library of all.
             "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"}
 
@@ -143,7 +143,10 @@ class Case:
         self.log_mark = self.server.mark_log()
 
     def allow(self, why, **what):
-        """lag_s, p99_s, gap_s, log_lines, memory_kib, lost: another bound, for this reason."""
+        """
+        lag_s, p99_s, gap_s, log_lines, memory_kib, lost: another bound, for this reason. late_turns:
+        so many turns may take any time, as when the server is stopped so often.
+        """
         assert why
         self._allowed.update(what)
         self.notes.append(why)
@@ -232,7 +235,8 @@ class Case:
         reached = min(le for le in above if above[le] <= 0)
         self.note(f"lag p99 ≤ {usual:g} s, max ≤ {reached:g} s")
         assert above[slow_at] <= turns / 100, f"I3: {above[slow_at]} of {turns} turns > {slow_at} s"
-        assert above[worst_at] <= 0, f"I3: {above[worst_at]} turns took more than {worst_at} s"
+        assert above[worst_at] <= self._bound("late_turns", 0), \
+            f"I3: {above[worst_at]} turns took more than {worst_at} s"
 
     def _check_log(self):
         lines = self.server.mark_log() - self.log_mark
