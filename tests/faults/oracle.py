@@ -136,11 +136,9 @@ class Case:
         wait_until(lambda: self.connected() == self.witnesses.count + self.held, 5,
                    "only the witnesses, and who is held,")
         self.witnesses.report()
-        self.metrics = self.control.metrics()
         self.fds = self.server.fds()
         self.rss_kib = self.server.rss_kib()
-        self.began = time.monotonic()
-        self.log_mark = self.server.mark_log()
+        self._from_here()
 
     def allow(self, why, **what):
         """
@@ -157,8 +155,8 @@ class Case:
     def connected(self):
         return self.control.get("/v1/status")[1]["connected"]
 
-    def check(self):
-        """The oracle."""
+    def check(self, last=True):
+        """The oracle. The last time, the witnesses are done as well; else go_on() may follow."""
         self._check_alive()
         self._check_resources()
         self._check_idle()
@@ -166,7 +164,19 @@ class Case:
         self._check_sums()
         self._check_lag()
         self._check_log()
-        self._check_witnesses()
+        self._check_witnesses(self.witnesses.stop() if last else self.witnesses.report())
+
+    def go_on(self):
+        """What was allowed is over, and what happened is forgotten, but not the first baseline."""
+        self._allowed.clear()
+        self.notes.clear()
+        self.witnesses.report()
+        self._from_here()
+
+    def _from_here(self):
+        self.metrics = self.control.metrics()
+        self.began = time.monotonic()
+        self.log_mark = self.server.mark_log()
 
     def _bound(self, name, usual):
         return self._allowed.get(name, usual)
@@ -233,6 +243,7 @@ class Case:
         worst_at = min(le for le in above if le >= self._bound("lag_s", 1.0) * scale)
         usual = min(le for le in above if above[le] <= turns / 100)
         reached = min(le for le in above if above[le] <= 0)
+        self.lag_max_s = reached
         self.note(f"lag p99 ≤ {usual:g} s, max ≤ {reached:g} s")
         assert above[slow_at] <= turns / 100, f"I3: {above[slow_at]} of {turns} turns > {slow_at} s"
         assert above[worst_at] <= self._bound("late_turns", 0), \
@@ -244,8 +255,8 @@ class Case:
         bound = self._bound("log_lines", 10 * max(seconds, 5))
         assert lines <= bound, f"I6: {lines} log lines in {seconds:.1f} s"
 
-    def _check_witnesses(self):
-        report = self.witnesses.stop()
+    def _check_witnesses(self, report):
+        self.gap_max_s = report["max_gap_s"]
         assert not report["failure"], f"I8: {report['failure']}"
         gap = self._bound("gap_s", 2 * INTERVAL_S)
         self.note(f"gap ≤ {report['max_gap_s']:.2f} s")

@@ -244,7 +244,7 @@ JUMPS_S = [HOUR_S, -HOUR_S, 400 * DAY_S, -10 * YEAR_S]
 JUMPS_S += [15 * YEAR_S, -50 * YEAR_S, 60, -1, 0] if FULL else []
 
 
-@fault("C10", "the wall clock jumps", rounds=1, full=20)
+@fault("C10", "the wall clock jumps", rounds=1, full=5)
 @pytest.mark.skipif(not FAKETIME, reason="libfaketime is not installed")
 @pytest.mark.skipif(sanitized(), reason="libfaketime and AddressSanitizer exclude each other")
 def test_jumps_of_the_wall_clock_are_harmless(case, folder):
