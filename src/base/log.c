@@ -139,17 +139,16 @@ uint64_t log_lines_lost(void)
 
 bool log_limit_allows(struct log_limit *limit, uint64_t now_us)
 {
-    const uint64_t window = now_us / CLOCK_US_PER_SEC;
+    const uint64_t each_us = CLOCK_US_PER_SEC / LOG_LIMIT_PER_SEC;
+    const uint64_t begin_us = limit->paid_until_us > now_us ? limit->paid_until_us : now_us;
 
-    if (window != limit->window) {
-        limit->window = window;
-        limit->written = 0;
-    }
-    if (limit->written >= LOG_LIMIT_PER_SEC && !log_enabled(LOG_LEVEL_DEBUG)) {
+    if (log_enabled(LOG_LEVEL_DEBUG))
+        return true;
+    if (begin_us - now_us > (LOG_LIMIT_AT_ONCE - 1) * each_us) {
         limit->suppressed++;
         return false;
     }
-    limit->written++;
+    limit->paid_until_us = begin_us + each_us;
     return true;
 }
 

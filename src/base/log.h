@@ -97,17 +97,18 @@ uint64_t log_report_lost(void);
 uint64_t log_lines_lost(void);
 
 /*
- * A limit for events that clients cause: some a second are written, the others counted. Zeroed is
- * ready.
+ * A limit for events that clients cause: some at once and fewer a second for long are written, the
+ * others counted. Zeroed is ready.
  */
 struct log_limit {
-    uint64_t window; /* the second being counted */
-    unsigned written;
-    uint64_t suppressed; /* since the owner last set it to zero */
+    uint64_t paid_until_us; /* when all that were written have had their share of time */
+    uint64_t suppressed;    /* since the owner last set it to zero */
 };
 
-/* Lines a second that a struct log_limit lets through. */
-#define LOG_LIMIT_PER_SEC 5
+/* Lines that a struct log_limit lets through in a burst, and a second while it goes on: the kinds
+ * of events that a flood causes must not come to ten lines a second together. */
+#define LOG_LIMIT_AT_ONCE 5
+#define LOG_LIMIT_PER_SEC 2
 
 /* May one more be written at this moment? Counts it as written or as suppressed. With level debug
  * everything is written. */

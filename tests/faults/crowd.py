@@ -1,4 +1,4 @@
-"""A crowd of real clients in a process of its own: cliser-stress, which may be stopped or killed."""
+"""A crowd of real clients in a process of its own: cliser-stress, to be stopped or killed."""
 
 import json
 import pathlib

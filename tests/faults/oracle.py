@@ -142,8 +142,8 @@ class Case:
 
     def allow(self, why, **what):
         """
-        lag_s, p99_s, gap_s, log_lines, memory_kib, lost: another bound, for this reason. late_turns:
-        so many turns may take any time, as when the server is stopped so often.
+        lag_s, p99_s, gap_s, log_lines, memory_kib, lost: another bound, for this reason.
+        late_turns: so many turns may take any time, as when the server is stopped so often.
         """
         assert why
         self._allowed.update(what)

@@ -44,7 +44,7 @@ def arguments():
     parser = argparse.ArgumentParser(
         prog="scripts/faults", description="Tries the faults that cliserd must survive; "
         f"the table goes to {REPORT.relative_to(ROOT)} as well.",
-        epilog="Exit status: 0 all passed or could not be tried here; 1 some failed; 2 wrong usage.")
+        epilog="Exit status: 0 all passed or could not be tried here; 1 some failed; 2 wrong use.")
     parser.add_argument("rows", metavar="ID", nargs="*", type=row_name,
                         help="only these rows: A01, or A for all of A")
     parser.add_argument("--rounds", metavar="N", type=positive,

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """
-Hours of load and of faults at random, with the oracle on: soak.py [DURATION]. Called by scripts/soak,
-which builds first.
+Hours of load and of faults at random, with the oracle on: soak.py [DURATION]. Called by
+scripts/soak, which builds first.
 
 A round is a crowd that comes and goes, one to three faults meanwhile, and then a quiet moment in
 which everything has to be as it was. A line a round says how things are; build/soak/report.md says
@@ -46,7 +46,7 @@ def arguments():
     parser = argparse.ArgumentParser(
         prog="scripts/soak", description="Load and faults at random, with every invariant watched; "
         f"the report goes to {FOLDER.relative_to(ROOT)}/report.md.",
-        epilog="Exit status: 0 no complaint; 1 there were some; 2 wrong usage. Ctrl-C ends it early, "
+        epilog="Exit status: 0 no complaint; 1 there were some; 2 wrong use. Ctrl-C ends it early, "
         "with a report.")
     parser.add_argument("duration", nargs="?", type=duration, default="1h", metavar="DURATION",
                         help="30s, 5m, 24h … (1h)")
@@ -93,6 +93,7 @@ class Soak:
         self.complaints = []
         self.samples = []  # (seconds, KiB of RSS in a quiet moment)
         self.rounds = 0
+        self.fault = "start"
         self.counts = {}
         self.lag_max_s = self.gap_max_s = 0.0
         self.log_file = (FOLDER / "cliserd.log").open("w", encoding="utf-8")
@@ -254,7 +255,6 @@ class Soak:
     FAULTS = [silent_flood, resets, garbage, wrong_passwords, storm_of_one_id, stop_the_server,
               no_descriptors, deaf_kernel, bad_disk, reload, nosy_operators, shutdown_order,
               reader_of_nothing]
-    # These want to see their own clients let in, so the disk and the kernel have to work.
 
     # The crowd of a round.
 
@@ -294,8 +294,9 @@ class Soak:
             for _ in range(self.dice.randrange(1, 4)):
                 fault = self.dice.choice(self.FAULTS)
                 self.counts[fault.__name__] = self.counts.get(fault.__name__, 0) + 1
-                done.append(f"({fault.__name__})")
-                done[-1] = fault(self)
+                self.fault = fault.__name__
+                done.append(fault(self))
+            self.fault = "afterwards"
             self.leave(crowd)
         self.check(done)
 
@@ -310,7 +311,8 @@ class Soak:
 
     def complain(self, error):
         text = str(error).strip().splitlines()
-        text = f"round {self.rounds}, {self.elapsed():.0f} s: {text[0] if text else repr(error)}"
+        text = (f"round {self.rounds}, {self.elapsed():.0f} s, {self.fault}: "
+                f"{text[0] if text else repr(error)}")
         self.complaints.append(text)
         self.say(f"COMPLAINT {text}")
         traceback.print_exception(error, limit=-3)

@@ -69,6 +69,7 @@ def test_accepting_pauses_and_resumes(case):
 @fault("A02", "a reload while there are no descriptors", rounds=1, full=30)
 def test_reload_without_descriptors_changes_nothing(case):
     server = case.start(PATIENT)
+    case.allow("each reload is said", log_lines=100 + 5 * case.rounds)
 
     def outcome(password):
         with Client(server) as client:
@@ -143,7 +144,7 @@ def throw(server, held, max_pending, upto):
     return refused, expected, variance
 
 
-@fault("A05", "silent connections up to max_pending", rounds=400, full=12000)
+@fault("A05", "silent connections up to max_pending", rounds=400, full=9000)
 def test_share_of_refused_newcomers_follows_the_formula(case):
     """docs/protocol.md, "Refusals", 450: from half on a share that grows to all."""
     server = case.start({"limits": {"handshake_timeout": "10h", "max_pending": case.rounds}})

@@ -302,19 +302,28 @@ static void closed_log_is_text_of_level_info_on_stderr(void **state)
     assert_line(*state, "info event n=1");
 }
 
-static void limit_lets_five_a_second_through_and_counts_the_rest(void **state)
+static void limit_lets_five_at_once_and_two_a_second_through_and_counts_the_rest(void **state)
 {
     struct log_limit limit = {0};
     const uint64_t second = 1000000;
+    uint64_t written = 0;
 
     (void)state;
     open_log(LOG_LEVEL_INFO, LOG_TARGET_STDERR, LOG_FORMAT_TEXT, NULL);
-    for (uint64_t now = 100 * second; now < 103 * second; now += second) {
-        limit.suppressed = 0;
-        for (uint64_t i = 0; i < 1000; i++)
-            assert_int_equal(log_limit_allows(&limit, now + i * 999), i < 5);
-        assert_int_equal(limit.suppressed, 995);
-    }
+    for (uint64_t i = 0; i < 1000; i++)
+        assert_int_equal(log_limit_allows(&limit, 100 * second), i < 5);
+    assert_int_equal(limit.suppressed, 995);
+
+    for (uint64_t now = 100 * second + 1000; now <= 110 * second; now += 1000)
+        written += log_limit_allows(&limit, now);
+    assert_int_equal(written, 20);
+    assert_int_equal(limit.suppressed, 995 + 10000 - 20);
+
+    /* Half of the burst is there again after half of its time, all of it after all. */
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(log_limit_allows(&limit, 111 * second), i < 2);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(log_limit_allows(&limit, 200 * second), i < 5);
 }
 
 static void limit_lets_everything_through_when_debugging(void **state)
@@ -326,6 +335,10 @@ static void limit_lets_everything_through_when_debugging(void **state)
     for (int i = 0; i < 1000; i++)
         assert_true(log_limit_allows(&limit, 1));
     assert_int_equal(limit.suppressed, 0);
+
+    /* What was written then does not count against what comes afterwards. */
+    open_log(LOG_LEVEL_INFO, LOG_TARGET_STDERR, LOG_FORMAT_TEXT, NULL);
+    assert_true(log_limit_allows(&limit, 1));
 }
 
 static void limit_works_in_the_first_second_of_the_clock(void **state)
@@ -695,7 +708,7 @@ int main(void)
         TEST(json_escapes_each_of_256_bytes),
         TEST(level_decides_which_events_are_written),
         TEST(closed_log_is_text_of_level_info_on_stderr),
-        TEST(limit_lets_five_a_second_through_and_counts_the_rest),
+        TEST(limit_lets_five_at_once_and_two_a_second_through_and_counts_the_rest),
         TEST(limit_lets_everything_through_when_debugging),
         TEST(limit_works_in_the_first_second_of_the_clock),
         TEST(long_fields_are_cut_and_the_line_stays_one),
