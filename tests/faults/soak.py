@@ -282,7 +282,7 @@ class Soak:
 
     def round(self):
         self.rounds += 1
-        self.gap_s = 2 * oracle.INTERVAL_S + 0.5
+        self.gap_s = 3 * oracle.INTERVAL_S
         self.late_turns = 0
         # Everything that had a name stays known; names are used again, so that ends somewhere.
         self.case.allow("records of the crowd are kept", memory_kib=16384 + self.options.crowd,
@@ -298,6 +298,7 @@ class Soak:
                 done.append(fault(self))
             self.fault = "afterwards"
             self.leave(crowd)
+        time.sleep(2 * oracle.INTERVAL_S)  # a silence of this round shall not end in the next one
         self.check(done)
 
     def check(self, done):

@@ -95,7 +95,7 @@ def test_reload_without_descriptors_changes_nothing(case):
 def test_backlog_flood(case):
     server = case.start()
     stopped_s = 2.0 if FULL else 0.5
-    case.allow("stopped for a moment", gap_s=2 + stopped_s, late_turns=1)
+    case.allow("stopped for a moment", gap_s=3 + stopped_s, late_turns=1)
     server.signal(signal.SIGSTOP)
     began = time.monotonic()
     with Crowd(server, case.rounds, "--inflight", case.rounds, "--timeout", "60s") as crowd:
@@ -118,7 +118,7 @@ def test_one_line_for_each_above_max_clients(case):
         outside.add_all(f"out-{n}" for n in range(100))
         outside.settle()
         for member in outside.members:
-            assert [line for _, line in member.lines] == [REFUSALS[450]], member.error
+            assert [line for _, line in member.lines] == [REFUSALS[450]]
         inside.pump(0.5, scaled=False)
         assert inside.count("connected") == case.rounds
         assert case.connected() == WITNESSES + case.rounds
@@ -144,7 +144,7 @@ def throw(server, held, max_pending, upto):
     return refused, expected, variance
 
 
-@fault("A05", "silent connections up to max_pending", rounds=400, full=9000)
+@fault("A05", "silent connections up to max_pending", rounds=1500, full=9000)
 def test_share_of_refused_newcomers_follows_the_formula(case):
     """docs/protocol.md, "Refusals", 450: from half on a share that grows to all."""
     server = case.start({"limits": {"handshake_timeout": "10h", "max_pending": case.rounds}})
