@@ -40,7 +40,7 @@ enum exit_status {
 /* How far this attempt has come. */
 enum progress {
     PROGRESS_NONE,
-    PROGRESS_OPENED,    /* a connection is there */
+    PROGRESS_OPENED,    /* a connection is there, with TLS if it is to have that */
     PROGRESS_CONNECTED, /* 140 */
 };
 
@@ -61,6 +61,7 @@ struct agent {
 };
 
 static void agent_on_opened(struct link *link);
+static void agent_on_secured(struct link *link);
 static void agent_on_received(struct link *link, int code);
 static void agent_on_changed(struct link *link, enum client_fsm_state old);
 static void agent_on_shutdown(struct link *link);
@@ -68,6 +69,7 @@ static void agent_on_ended(struct link *link, int error);
 
 static const struct link_ops link_ops = {
     .opened = agent_on_opened,
+    .secured = agent_on_secured,
     .received = agent_on_received,
     .changed = agent_on_changed,
     .shutdown = agent_on_shutdown,
@@ -86,6 +88,7 @@ static void agent_on_connect_due(evutil_socket_t fd, short what, void *arg);
 static void agent_on_handshake_overdue(evutil_socket_t fd, short what, void *arg);
 static void agent_on_signal(evutil_socket_t signal_number, short what, void *arg);
 static void agent_on_order_done(void *owner, bool ok);
+static const char *word_tls_failure(const struct link *link, char *text, size_t size);
 static void connect_next(struct agent *agent);
 static void attempt_over(struct agent *agent, enum proto_retry retry, int code, const char *reason);
 static void session_over(struct agent *agent, enum proto_retry retry, int code, const char *reason);
@@ -141,7 +144,8 @@ static int agent_init(struct agent *agent)
     if (!agent->base)
         return -1;
 
-    agent->env = (struct link_env){.base = agent->base, .ops = &link_ops, .tcp_keepalive = true};
+    agent->env = (struct link_env){
+        .base = agent->base, .ops = &link_ops, .tls = agent->config.tls, .tcp_keepalive = true};
     agent->order = agent_order_new(&(struct agent_order_options){
         .base = agent->base,
         .command = agent->config.on_shutdown,
@@ -235,6 +239,12 @@ static struct agent *agent_of(struct link *link)
 
 static void agent_on_opened(struct link *link)
 {
+    if (!link->env->tls)
+        agent_of(link)->progress = PROGRESS_OPENED;
+}
+
+static void agent_on_secured(struct link *link)
+{
     agent_of(link)->progress = PROGRESS_OPENED;
 }
 
@@ -256,9 +266,12 @@ static void agent_on_changed(struct link *link, enum client_fsm_state old)
         return;
     event_del(agent->handshake_overdue);
     agent->progress = PROGRESS_CONNECTED;
-    log_event(LOG_LEVEL_INFO, "connected",
-              LOG_STR("server",
-                      address_format(&agent->addresses.items[agent->next_address - 1], server)));
+    address_format(&agent->addresses.items[agent->next_address - 1], server);
+    if (link_tls_version(link))
+        log_event(LOG_LEVEL_INFO, "connected", LOG_STR("server", server),
+                  LOG_STR("tls", link_tls_version(link)));
+    else
+        log_event(LOG_LEVEL_INFO, "connected", LOG_STR("server", server));
 }
 
 /* The answer has left already: the delay and the command may do what they like. */
@@ -271,15 +284,28 @@ static void agent_on_ended(struct link *link, int error)
 {
     const int why = client_fsm_why(&link->fsm);
     const char *reason = "the server closed the connection";
+    char tls_reason[256];
 
     event_del(agent_of(link)->handshake_overdue);
     if (why == CLIENT_FSM_WHY_PROTOCOL)
         reason = "the server sent what it may not send here; is it a cliser server?";
     else if (why != CLIENT_FSM_WHY_LOST)
         reason = proto_code_info(why) ? proto_code_info(why)->text : "refused";
+    else if (link->tls_failure != TLS_FAILURE_NONE)
+        reason = word_tls_failure(link, tls_reason, sizeof(tls_reason));
     else if (error != 0)
         reason = strerror(error);
     attempt_over(agent_of(link), client_fsm_retry(&link->fsm), why > 0 ? why : 0, reason);
+}
+
+/* In our words, and in OpenSSL's, which can be looked up. */
+static const char *word_tls_failure(const struct link *link, char *text, size_t size)
+{
+    const char *words = tls_client_last_words();
+
+    snprintf(text, size, "TLS: %s%s%s%s", tls_failure_text(link->tls_failure), words[0] ? " (" : "",
+             words, words[0] ? ")" : "");
+    return text;
 }
 
 static void agent_on_handshake_overdue(evutil_socket_t fd, short what, void *arg)

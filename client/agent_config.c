@@ -26,6 +26,10 @@ enum key {
     KEY_SERVER,
     KEY_ID,
     KEY_PASSWORD_FILE,
+    KEY_TLS,
+    KEY_CA,
+    KEY_CERT,
+    KEY_KEY,
     KEY_ON_SHUTDOWN,
     KEY_SHUTDOWN_DELAY,
     KEY_ONCE,
@@ -42,6 +46,13 @@ static const struct setting table[] = {
                 .help = "this machine's ID (default: the host's name)"},
     [KEY_PASSWORD_FILE] = {SECTION, "password_file", SETTING_TEXT, AT(password_file),
                            .help = "file whose first line is the password"},
+    [KEY_TLS] = {SECTION, "tls", SETTING_BOOL, AT(use_tls), .def = "no",
+                 .help = "speak TLS; the certificate has to name the server"},
+    [KEY_CA] = {SECTION, "ca", SETTING_TEXT, AT(ca),
+                .help = "file of CAs for it (default: this system's)"},
+    [KEY_CERT] = {SECTION, "cert", SETTING_TEXT, AT(cert),
+                  .help = "certificate to show to the server"},
+    [KEY_KEY] = {SECTION, "key", SETTING_TEXT, AT(key), .help = "its private key"},
     /* Not secret, but as bad to cut: "sync ; poweroff" would quietly become "sync". */
     [KEY_ON_SHUTDOWN] = {SECTION, "on_shutdown", SETTING_TEXT, AT(on_shutdown), .whole = true,
                          .help = "shell command that shuts this machine down"},
@@ -60,6 +71,10 @@ static const struct {
     [KEY_SERVER]         = {'s', "HOST:PORT"},
     [KEY_ID]             = {'i', "ID"},
     [KEY_PASSWORD_FILE]  = {'p', "FILE"},
+    [KEY_TLS]            = {'t', NULL},
+    [KEY_CA]             = {'a', "FILE"},
+    [KEY_CERT]           = {'c', "FILE"},
+    [KEY_KEY]            = {'k', "FILE"},
     [KEY_ON_SHUTDOWN]    = {'x', "CMD"},
     [KEY_SHUTDOWN_DELAY] = {'d', "DURATION"},
     [KEY_ONCE]           = {'1', NULL},
@@ -94,6 +109,9 @@ static void apply_options(struct agent_config *config, struct reading *reading);
 static void check(struct agent_config *config, struct reading *reading);
 static void check_id(struct agent_config *config, struct reading *reading);
 static void check_password(struct agent_config *config, struct reading *reading);
+static void check_tls(struct agent_config *config, struct reading *reading);
+static void take_tls_file(struct agent_config *config, struct reading *reading, enum key key,
+                          enum tls_client_file which, const char *path);
 static bool is_given(const struct reading *reading, enum key key);
 static void miss(struct reading *reading, enum key key, const char *why);
 static void complain(struct reading *reading, enum key key, const char *format, ...)
@@ -126,6 +144,8 @@ void agent_config_clear(struct agent_config *config)
 {
     settings_free_secret(config->password);
     config->password = NULL;
+    tls_client_free(config->tls);
+    config->tls = NULL;
     settings_clear(table, KEY_COUNT, config);
 }
 
@@ -269,6 +289,7 @@ static void check(struct agent_config *config, struct reading *reading)
         complain(reading, KEY_SERVER, "%s", message);
     check_id(config, reading);
     check_password(config, reading);
+    check_tls(config, reading);
 }
 
 static void check_id(struct agent_config *config, struct reading *reading)
@@ -312,6 +333,44 @@ static void check_password(struct agent_config *config, struct reading *reading)
         complain(reading, KEY_PASSWORD_FILE,
                  "the first line of %s has %zu bytes; a password has 1 to %d",
                  config->password_file, strlen(config->password), PROTO_MAX_PASSWORD_BYTES);
+}
+
+static void check_tls(struct agent_config *config, struct reading *reading)
+{
+    const bool has_files = config->ca || config->cert || config->key;
+
+    if (!config->use_tls) {
+        /* Whoever names a CA wants the server verified, and must not find out late. */
+        const enum key named = config->ca ? KEY_CA : config->cert ? KEY_CERT : KEY_KEY;
+        if (has_files && !is_given(reading, KEY_TLS))
+            complain(reading, named, "means nothing without tls; add tls = yes");
+        else if (has_files)
+            complain(reading, named, "means nothing with tls = no; it should be tls = yes");
+        return;
+    }
+    if (config->server && strncmp(config->server, "unix:", 5) == 0)
+        complain(reading, KEY_TLS, "needs a server HOST:PORT; no certificate is for a unix socket");
+    if (config->cert && !config->key)
+        complain(reading, KEY_CERT, "needs key as well, the file with its private key");
+    if (config->key && !config->cert)
+        complain(reading, KEY_KEY, "needs cert as well, the file with its certificate");
+
+    config->tls = tls_client_new(config->endpoint.host);
+    if (!config->tls)
+        abort(); /* out of memory while starting */
+    take_tls_file(config, reading, KEY_CA, TLS_CLIENT_CA, config->ca);
+    take_tls_file(config, reading, KEY_CERT, TLS_CLIENT_CERT, config->cert);
+    if (config->cert)
+        take_tls_file(config, reading, KEY_KEY, TLS_CLIENT_KEY, config->key);
+}
+
+static void take_tls_file(struct agent_config *config, struct reading *reading, enum key key,
+                          enum tls_client_file which, const char *path)
+{
+    char message[MAX_MESSAGE_BYTES];
+
+    if (path && tls_client_take_file(config->tls, which, path, message, sizeof(message)) != 0)
+        complain(reading, key, "%s", message);
 }
 
 /* A key that was given, though wrong, has been complained about already. */

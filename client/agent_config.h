@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "endpoint.h"
+#include "tls.h"
 
 /* All text is owned. */
 struct agent_config {
@@ -18,10 +19,15 @@ struct agent_config {
     char *on_shutdown; /* NULL: only say what would be done */
     uint64_t shutdown_delay_ms;
     bool once;
+    bool use_tls;
+    char *ca;   /* NULL: this system's CAs vouch for the server */
+    char *cert; /* NULL: none is shown */
+    char *key;
 
     /* Worked out from the above. */
     struct endpoint endpoint;
     char *password;
+    struct tls_client *tls; /* NULL: plain TCP */
 };
 
 enum agent_config_verdict {
@@ -33,7 +39,7 @@ enum agent_config_verdict {
 /* Fills the zeroed *config. Whatever the verdict, it is to be cleared by agent_config_clear(). */
 enum agent_config_verdict agent_config_read(struct agent_config *config, int argc, char **argv);
 
-/* Frees the texts and wipes the password. */
+/* Frees the texts and what TLS needs, and wipes the password. */
 void agent_config_clear(struct agent_config *config);
 
 #endif

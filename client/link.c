@@ -3,6 +3,10 @@
  * mean is client_fsm.c's to know, what to do about it the owner's. Owns the bufferevent, which owns
  * the socket; the struct around it belongs to whoever embeds it.
  *
+ * With TLS a plain bufferevent waits for the TCP connection and then leaves its socket to one of
+ * OpenSSL. The callbacks of that one are deferred: libevent 2.1 would report the end of a
+ * connection before the last bytes of it, and from within every function that may read.
+ *
  * The owner may close the link inside every callback. After each call that can lead there,
  * link->bev is looked at before anything else: NULL means that this session is none of our business
  * any more.
@@ -13,7 +17,10 @@
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
 #include <event2/event.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 
 #include <assert.h>
 #include <errno.h>
@@ -48,7 +55,15 @@ static const struct client_fsm_ops fsm_ops = {
 
 static int open_socket(const struct link_env *env, const struct link_target *target);
 static void set_tcp_options(int fd, bool keepalive);
+static int count_bytes(struct link *link);
+static void count_received(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg);
+static void count_sent(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg);
 static void link_on_event(struct bufferevent *bev, short what, void *arg);
+static void take_connection(struct link *link);
+static int start_tls(struct link *link);
+static void note_tls_failure(struct link *link, short what);
+static SSL *ssl_of(const struct link *link);
+static int restart(struct link *link, short way);
 static void link_on_read(struct bufferevent *bev, void *arg);
 static void link_on_written(struct bufferevent *bev, void *arg);
 static bool take_lines(struct link *link);
@@ -65,6 +80,7 @@ int link_open(struct link *link, const struct link_env *env, const struct link_t
     link->shutdown_due = false;
     link->send_error = 0;
     link->write_error = 0;
+    link->tls_failure = TLS_FAILURE_NONE;
     link->env = env;
     link->client = (struct client_fsm_env){
         .ops = &fsm_ops,
@@ -86,7 +102,8 @@ int link_open(struct link *link, const struct link_env *env, const struct link_t
 
     bufferevent_setcb(link->bev, link_on_read, link_on_written, link_on_event, link);
     /* Without an address: the socket is connecting already, say when it is done. */
-    if (bufferevent_socket_connect(link->bev, NULL, 0) != 0) {
+    if ((!env->tls && count_bytes(link) != 0) ||
+        bufferevent_socket_connect(link->bev, NULL, 0) != 0) {
         const int error = errno;
         link_close(link);
         errno = error;
@@ -97,10 +114,21 @@ int link_open(struct link *link, const struct link_env *env, const struct link_t
 
 void link_close(struct link *link)
 {
+    SSL *ssl = ssl_of(link);
+
     if (!link->bev)
         return;
+    if (ssl)
+        tls_client_say_end(ssl);
     bufferevent_free(link->bev);
     link->bev = NULL;
+}
+
+const char *link_tls_version(const struct link *link)
+{
+    const SSL *ssl = ssl_of(link);
+
+    return ssl && SSL_is_init_finished(ssl) ? SSL_get_version(ssl) : NULL;
 }
 
 /*
@@ -157,30 +185,134 @@ static void set_tcp_options(int fd, bool keepalive)
     (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_after_ms, sizeof(dead_after_ms));
 }
 
+/* Returns 0, or -1 with errno. */
+static int count_bytes(struct link *link)
+{
+    struct link_bytes *bytes = link->env->bytes;
+
+    if (!bytes || (evbuffer_add_cb(bufferevent_get_input(link->bev), count_received, bytes) &&
+                   evbuffer_add_cb(bufferevent_get_output(link->bev), count_sent, bytes)))
+        return 0;
+    errno = ENOMEM;
+    return -1;
+}
+
+static void count_received(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg)
+{
+    struct link_bytes *bytes = arg;
+
+    (void)buffer;
+    bytes->in += info->n_added;
+}
+
+static void count_sent(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg)
+{
+    struct link_bytes *bytes = arg;
+
+    (void)buffer;
+    bytes->out += info->n_deleted;
+}
+
 static void link_on_event(struct bufferevent *bev, short what, void *arg)
 {
-    const int error = what & BEV_EVENT_ERROR ? EVUTIL_SOCKET_ERROR() : 0;
+    int error = what & BEV_EVENT_ERROR ? EVUTIL_SOCKET_ERROR() : 0;
     struct link *link = arg;
 
     if (what & BEV_EVENT_CONNECTED) {
-        if (bufferevent_enable(bev, EV_READ) != 0)
-            end(link, ENOMEM);
-        else if (link->env->ops->opened)
-            link->env->ops->opened(link);
+        take_connection(link);
         return;
     }
+    note_tls_failure(link, what);
+    if (link->tls_failure != TLS_FAILURE_NONE)
+        error = EPROTO;
 
     /* A server that refuses and closes breaks our writing before we have read why: leave the end to
      * the reading side, which comes to it in any case. */
     const bool reset = error == EPIPE || error == ECONNRESET;
     if ((what & BEV_EVENT_WRITING) && reset && (bufferevent_get_enabled(bev) & EV_READ)) {
         link->write_error = error;
+        if (ssl_of(link) && restart(link, EV_READ) != 0)
+            end(link, ENOMEM);
         return;
     }
+
+    /* With TLS an end can come together with a 130, before its answer was sent. It is told again
+     * when that is done and reading goes on. */
+    if (link->shutdown_due && (what & BEV_EVENT_EOF) && restart(link, EV_WRITE) == 0)
+        return;
 
     /* A last line can come together with the end; it is what the owner wants to hear. */
     if (take_lines(link))
         end(link, error != 0 ? error : link->write_error);
+}
+
+/* Of TCP, or of TLS over it. */
+static void take_connection(struct link *link)
+{
+    const struct link_ops *ops = link->env->ops;
+    const bool is_secure = ssl_of(link);
+
+    if (link->env->tls && !is_secure) {
+        if (ops->opened)
+            ops->opened(link);
+        if (link->bev && start_tls(link) != 0)
+            end(link, ENOMEM);
+    } else if (bufferevent_enable(link->bev, EV_READ) != 0) {
+        end(link, ENOMEM);
+    } else if (is_secure && ops->secured) {
+        ops->secured(link);
+    } else if (!is_secure && ops->opened) {
+        ops->opened(link);
+    }
+}
+
+/* The connection's socket gets another bufferevent. Returns 0, or -1 when memory is out. */
+static int start_tls(struct link *link)
+{
+    SSL *ssl = tls_client_connect(link->env->tls);
+    struct bufferevent *bev = NULL;
+
+    if (ssl) /* owned by the bufferevent, even if there is none */
+        bev = bufferevent_openssl_socket_new(link->env->base, bufferevent_getfd(link->bev), ssl,
+                                             BUFFEREVENT_SSL_CONNECTING,
+                                             BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS);
+    if (!bev)
+        return -1;
+    (void)bufferevent_setfd(link->bev, -1);
+    bufferevent_free(link->bev);
+    link->bev = bev;
+    bufferevent_setcb(bev, link_on_read, link_on_written, link_on_event, link);
+    return count_bytes(link);
+}
+
+/* A bufferevent of OpenSSL keeps the errors of its connection, and gives the last one first. */
+static void note_tls_failure(struct link *link, short what)
+{
+    const SSL *ssl = ssl_of(link);
+    unsigned long first = 0;
+
+    if (!ssl)
+        return;
+    for (unsigned long kept = bufferevent_get_openssl_error(link->bev); kept != 0;
+         kept = bufferevent_get_openssl_error(link->bev)) {
+        if (ERR_GET_LIB(kept) != 0 && !ERR_SYSTEM_ERROR(kept)) /* else OpenSSL's kind of error */
+            first = kept;
+    }
+    if (first != 0 || (what & BEV_EVENT_EOF))
+        link->tls_failure = tls_client_failure(ssl, first);
+}
+
+/* NULL without TLS, or before TCP is up. */
+static SSL *ssl_of(const struct link *link)
+{
+    return link->bev ? bufferevent_openssl_get_ssl(link->bev) : NULL;
+}
+
+/* A bufferevent of OpenSSL stops both ways when one has come to its end. */
+static int restart(struct link *link, short way)
+{
+    (void)bufferevent_disable(link->bev, way);
+    return bufferevent_enable(link->bev, way);
 }
 
 static void link_on_read(struct bufferevent *bev, void *arg)
@@ -208,8 +340,8 @@ static void link_on_written(struct bufferevent *bev, void *arg)
 }
 
 /*
- * Takes every line that is there; one wake-up reads at most 4 KiB, which bounds this loop. Safe on
- * a closed link. Returns false when the session is over.
+ * Takes every line that is there; one wake-up reads at most 4 KiB, or a TLS record of 16, which
+ * bounds this loop. Safe on a closed link. Returns false when the session is over.
  */
 static bool take_lines(struct link *link)
 {

@@ -1,6 +1,6 @@
 /*
- * One outgoing connection that speaks the protocol: a bufferevent with a client_fsm behind it.
- * Shared by cliser-agent (one link) and cliser-stress (thousands).
+ * One outgoing connection that speaks the protocol, over TCP or over TLS: a bufferevent with a
+ * client_fsm behind it. Shared by cliser-agent (one link) and cliser-stress (thousands).
  *
  * The struct is public so that it can be embedded; its owner finds itself from it. Programs that
  * use links ignore SIGPIPE: a bufferevent writes without MSG_NOSIGNAL.
@@ -10,10 +10,12 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include <sys/socket.h>
 
 #include "cliser/client_fsm.h"
+#include "tls.h"
 
 struct bufferevent;
 struct event_base;
@@ -28,6 +30,10 @@ struct link_ops {
     /* TCP is up; no line has come yet. May be NULL. */
     void (*opened)(struct link *link);
 
+    /* The TLS handshake is done, and the server is who it should be; not called without TLS. May be
+     * NULL. */
+    void (*secured)(struct link *link);
+
     /* A line with this code came; the machine answers it when this returns. May be NULL. */
     void (*received)(struct link *link, int code);
 
@@ -39,8 +45,9 @@ struct link_ops {
     void (*shutdown)(struct link *link);
 
     /* The session or the attempt is over and the link closed; it may be opened again from here.
-     * error is the errno of a failed connect or of a broken connection, else 0; the refusal, if
-     * there was one, is client_fsm_why(&link->fsm). Not called by link_close(). */
+     * error is the errno of a failed connect or of a broken connection, else 0; when TLS is the
+     * reason, EPROTO, and link->tls_failure says more. The refusal, if there was one, is
+     * client_fsm_why(&link->fsm). Not called by link_close(). */
     void (*ended)(struct link *link, int error);
 };
 
@@ -48,8 +55,15 @@ struct link_ops {
 struct link_env {
     struct event_base *base;
     const struct link_ops *ops;
+    struct tls_client *tls; /* NULL: plain TCP */
     bool
         tcp_keepalive; /* notice within a minute that the server's machine is gone without a word */
+    /* Where the bytes of all lines are added up, without what TLS puts around them; NULL: nobody
+     * counts. */
+    struct link_bytes {
+        uint64_t in;
+        uint64_t out;
+    } * bytes;
 };
 
 /* Zeroed before it is opened for the first time. */
@@ -58,6 +72,7 @@ struct link {
     bool shutdown_due; /* a 130 was answered, the answer is still on its way out */
     int send_error;    /* errno of an answer that could not be queued: ends the session */
     int write_error;   /* errno of a broken write: the reading side may still have a last line */
+    enum tls_failure tls_failure; /* NONE, or why the last session or attempt ended */
     struct client_fsm_env client; /* ops are link.c's; texts belong to the owner */
     const struct link_env *env;
     struct bufferevent *bev; /* NULL while closed */
@@ -78,8 +93,11 @@ struct link_target {
 int link_open(struct link *link, const struct link_env *env, const struct link_target *target,
               const char *password, const char *id) __attribute__((warn_unused_result));
 
-/* Closes without a word and without calling back; the machine keeps its last state. On a closed
- * link does nothing. */
+/* Closes without a word, but for TLS's own, and without calling back; the machine keeps its last
+ * state. On a closed link does nothing. */
 void link_close(struct link *link);
+
+/* "TLSv1.3" and the like; NULL before the TLS handshake is done, and without TLS. */
+const char *link_tls_version(const struct link *link);
 
 #endif

@@ -11,8 +11,6 @@
 #include "link.h"
 #include "tally.h"
 
-#include <event2/buffer.h>
-#include <event2/bufferevent.h>
 #include <event2/event.h>
 
 #include <assert.h>
@@ -41,6 +39,7 @@ struct client {
     uint64_t due_us;
     uint64_t started_us;
     uint64_t opened_us;
+    uint64_t secured_us; /* opened_us without TLS */
     uint64_t prompted_us;
     uint64_t asked_us; /* when the last 100 came */
     bool opened;
@@ -82,15 +81,18 @@ struct fleet {
     uint64_t elapsed_us;
     uint64_t up;
     uint64_t up_most;
+    const char *tls_version; /* of the first one that came so far; a constant of OpenSSL */
 };
 
 static void client_on_opened(struct link *link);
+static void client_on_secured(struct link *link);
 static void client_on_received(struct link *link, int code);
 static void client_on_changed(struct link *link, enum client_fsm_state old);
 static void client_on_ended(struct link *link, int error);
 
 static const struct link_ops client_ops = {
     .opened = client_on_opened,
+    .secured = client_on_secured,
     .received = client_on_received,
     .changed = client_on_changed,
     .ended = client_on_ended,
@@ -103,8 +105,6 @@ static void fleet_on_give_up(evutil_socket_t fd, short what, void *arg);
 static void fleet_on_hold_over(evutil_socket_t fd, short what, void *arg);
 static void start_client(struct fleet *fleet);
 static int open_client(struct client *client, uint64_t number);
-static void count_received(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg);
-static void count_sent(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg);
 static void take_welcome(struct client *client);
 static void take_keep_alive(struct client *client);
 static void set_mute(struct client *client, bool mute);
@@ -142,7 +142,8 @@ struct fleet *fleet_new(struct event_base *base, const struct fleet_options *opt
     fleet->on_phase = on_phase;
     fleet->arg = arg;
     fleet->base = base;
-    fleet->link_env = (struct link_env){.base = base, .ops = &client_ops};
+    fleet->link_env = (struct link_env){
+        .base = base, .ops = &client_ops, .tls = options->tls, .bytes = &tally->bytes};
     plan_init(&fleet->plan, &options->plan);
     TAILQ_INIT(&fleet->handshakes);
     TAILQ_INIT(&fleet->idle);
@@ -209,6 +210,7 @@ void fleet_progress(const struct fleet *fleet, struct fleet_progress *progress)
         .welcomed = tally_welcomed(fleet->tally),
         .up = fleet->up,
         .up_most = fleet->up_most,
+        .tls_version = fleet->tls_version,
     };
 }
 
@@ -317,31 +319,7 @@ static int open_client(struct client *client, uint64_t number)
         fleet->mute.send = send_nothing;
     }
 
-    struct evbuffer *in = bufferevent_get_input(client->link.bev);
-    struct evbuffer *out = bufferevent_get_output(client->link.bev);
-    if (!evbuffer_add_cb(in, count_received, fleet->tally) ||
-        !evbuffer_add_cb(out, count_sent, fleet->tally)) {
-        link_close(&client->link);
-        errno = ENOMEM;
-        return -1;
-    }
     return 0;
-}
-
-static void count_received(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg)
-{
-    struct tally *tally = arg;
-
-    (void)buffer;
-    tally->bytes_in += info->n_added;
-}
-
-static void count_sent(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg)
-{
-    struct tally *tally = arg;
-
-    (void)buffer;
-    tally->bytes_out += info->n_deleted;
 }
 
 static void client_on_opened(struct link *link)
@@ -352,6 +330,18 @@ static void client_on_opened(struct link *link)
     client->opened_us = now_us(client->fleet);
     histogram_record(&client->fleet->tally->phases[TALLY_TCP_CONNECT],
                      client->opened_us - client->started_us);
+    client->secured_us = client->opened_us;
+}
+
+static void client_on_secured(struct link *link)
+{
+    struct client *client = container_of(link, struct client, link);
+    struct fleet *fleet = client->fleet;
+
+    client->secured_us = now_us(fleet);
+    histogram_record(&fleet->tally->phases[TALLY_TLS], client->secured_us - client->opened_us);
+    if (!fleet->tls_version)
+        fleet->tls_version = link_tls_version(link);
 }
 
 static void client_on_received(struct link *link, int code)
@@ -365,7 +355,7 @@ static void client_on_received(struct link *link, int code)
         client->prompted = true;
         client->prompted_us = now_us(client->fleet);
         histogram_record(&tally->phases[TALLY_FIRST_PROMPT],
-                         client->prompted_us - client->opened_us);
+                         client->prompted_us - client->secured_us);
     } else if (code == PROTO_KEEP_ALIVE && client->stage == STAGE_UP) {
         take_keep_alive(client);
     } else if (code == PROTO_SHUTDOWN && client->stage == STAGE_UP) {
@@ -464,6 +454,9 @@ static void classify_end(const struct client *client, int error, enum tally_outc
             *outcome = TALLY_SILENT_DROPPED;
         else
             *outcome = TALLY_DROPPED;
+    } else if (client->link.tls_failure != TLS_FAILURE_NONE && !up) {
+        *outcome = TALLY_TLS_FAILED;
+        *detail = (int)client->link.tls_failure;
     } else if (!client->opened) {
         *outcome = TALLY_CONNECT_FAILED;
     } else {

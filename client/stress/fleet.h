@@ -17,6 +17,7 @@
 struct event_base;
 struct fleet;
 struct tally;
+struct tls_client;
 
 enum fleet_phase {
     FLEET_CONNECTING, /* until every client is up or has failed */
@@ -28,6 +29,7 @@ struct fleet_options {
     struct plan_options plan;
     const struct address *server;
     const struct sources *sources;
+    struct tls_client *tls; /* NULL: plain TCP */
     const char *password;
     const char *id_prefix;
     uint64_t hold_us;
@@ -46,10 +48,11 @@ struct fleet_progress {
     uint64_t held_us;
     uint64_t welcoming_us; /* from the first 140 to the last */
     uint64_t started;
-    uint64_t unfinished; /* in handshake */
-    uint64_t welcomed;   /* got a 140 */
-    uint64_t up;         /* now */
-    uint64_t up_most;    /* at once */
+    uint64_t unfinished;     /* in handshake */
+    uint64_t welcomed;       /* got a 140 */
+    uint64_t up;             /* now */
+    uint64_t up_most;        /* at once */
+    const char *tls_version; /* that was agreed on; NULL without TLS, or before anybody had it */
 };
 
 /* How many clients exist at the same time at most. */

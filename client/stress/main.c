@@ -35,6 +35,7 @@ struct run {
     struct stress_options options;
     struct address server;
     struct sources sources;
+    struct tls_client *tls;
     struct fleet_options fleet_options;
     FILE *json;
     struct tally *tally;
@@ -47,6 +48,9 @@ struct run {
 
 static int prepare(struct run *run);
 static int find_server(struct run *run);
+static int prepare_tls(struct run *run, const struct endpoint *endpoint);
+static int take_tls_file(struct run *run, const char *option, enum tls_client_file which,
+                         const char *path);
 static int choose_sources(struct run *run);
 static int check_reach(const struct run *run);
 static int open_json(struct run *run);
@@ -102,6 +106,7 @@ static int prepare(struct run *run)
                  .silent = run->options.silent},
         .server = &run->server,
         .sources = &run->sources,
+        .tls = run->tls,
         .password = run->options.password,
         .id_prefix = run->options.id_prefix,
         .hold_us = run->options.hold_ms * CLOCK_US_PER_MS,
@@ -134,7 +139,41 @@ static int find_server(struct run *run)
         if (found.items[i].storage.ss_family == AF_INET)
             run->server = found.items[i];
     }
+    return run->options.tls ? prepare_tls(run, &endpoint) : EXIT_DONE;
+}
+
+static int prepare_tls(struct run *run, const struct endpoint *endpoint)
+{
+    const struct stress_options *options = &run->options;
+
+    if (endpoint->host[0] == '\0') {
+        complain("--tls: needs HOST:PORT; no certificate is for a unix socket");
+        return EXIT_USAGE;
+    }
+    run->tls = tls_client_new(endpoint->host);
+    if (!run->tls) {
+        complain("--tls: not enough memory");
+        return EXIT_FAILED;
+    }
+    if (options->insecure)
+        tls_client_trust_anybody(run->tls);
+    if (take_tls_file(run, "ca", TLS_CLIENT_CA, options->ca) != 0 ||
+        take_tls_file(run, "cert", TLS_CLIENT_CERT, options->cert) != 0 ||
+        take_tls_file(run, "key", TLS_CLIENT_KEY, options->key) != 0)
+        return EXIT_USAGE;
     return EXIT_DONE;
+}
+
+/* path NULL: not asked for. */
+static int take_tls_file(struct run *run, const char *option, enum tls_client_file which,
+                         const char *path)
+{
+    char message[512];
+
+    if (!path || tls_client_take_file(run->tls, which, path, message, sizeof(message)) == 0)
+        return 0;
+    complain("--%s: %s", option, message);
+    return -1;
 }
 
 static int choose_sources(struct run *run)
@@ -159,6 +198,7 @@ static int check_reach(const struct run *run)
         .connects = run->options.clients,
         .at_once = fleet_size(&run->fleet_options),
         .rate = run->options.rate,
+        .tls = run->options.tls,
     };
     const size_t count = preflight_check(&demand, shortages);
 
@@ -252,6 +292,7 @@ static int run_to_end(struct run *run)
 static void clear(struct run *run)
 {
     fleet_free(run->fleet);
+    tls_client_free(run->tls);
     for (size_t i = 0; i < sizeof(run->signals) / sizeof(run->signals[0]); i++) {
         if (run->signals[i])
             event_free(run->signals[i]);

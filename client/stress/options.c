@@ -23,7 +23,8 @@
 typedef int take_fn(struct stress_options *options, const char *value, char *message);
 
 static take_fn take_server, take_clients, take_rate, take_inflight, take_hold, take_churn,
-    take_password, take_id_prefix, take_sources, take_silent, take_timeout, take_json;
+    take_password, take_id_prefix, take_sources, take_silent, take_timeout, take_tls, take_ca,
+    take_cert, take_key, take_insecure, take_json;
 
 struct option_row {
     const char *name;
@@ -46,6 +47,11 @@ static const struct option_row rows[] = {
     { "sources",   'S', "A-B",       take_sources,   "local addresses to connect from, in turn" },
     { "silent",    'q', "PCT",       take_silent,    "share of clients that never answer a 100 (0)" },
     { "timeout",   't', "D",         take_timeout,   "give a handshake up after this time (30s)" },
+    { "tls",       'T', NULL,        take_tls,       "speak TLS; the certificate has to name the server's host" },
+    { "ca",        'a', "FILE",      take_ca,        "who vouches for it (the CAs of this system)" },
+    { "insecure",  'I', NULL,        take_insecure,  "do not verify it: whoever answers gets the password" },
+    { "cert",      'C', "FILE",      take_cert,      "certificate that all clients show" },
+    { "key",       'k', "FILE",      take_key,       "its private key" },
     { "json",      'j', "FILE",      take_json,      "write the report as JSON too; - for stdout" },
     { "help",      'h', NULL,        NULL,           "show this" },
     { "version",   'V', NULL,        NULL,           "show the version" },
@@ -58,6 +64,7 @@ static void fill_getopt(struct option *long_options, char *short_options);
 static const struct option_row *row_of(int letter);
 static enum options_result show_help(void);
 static enum options_result wrong(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static enum options_result check_tls(const struct stress_options *options);
 static enum options_result check_ids(const struct stress_options *options);
 static int take_number(const char *value, uint64_t minimum, uint64_t maximum, uint64_t *number,
                        char *message);
@@ -96,7 +103,8 @@ enum options_result options_parse(int argc, char **argv, struct stress_options *
     }
     if (optind < argc)
         return wrong("'%s' is not an option", argv[optind]);
-    return check_ids(options);
+    const enum options_result result = check_tls(options);
+    return result == OPTIONS_RUN ? check_ids(options) : result;
 }
 
 static void fill_getopt(struct option *long_options, char *short_options)
@@ -160,6 +168,17 @@ static enum options_result wrong(const char *format, ...)
     }
     fprintf(stderr, "cliser-stress: try --help\n");
     return OPTIONS_WRONG;
+}
+
+static enum options_result check_tls(const struct stress_options *options)
+{
+    if (!options->tls && (options->ca || options->cert || options->key || options->insecure))
+        return wrong("--ca, --insecure, --cert and --key mean nothing without --tls");
+    if (options->insecure && options->ca)
+        return wrong("--ca and --insecure: it is one or the other");
+    if (!options->cert != !options->key)
+        return wrong("--cert and --key: a certificate and its key belong together");
+    return OPTIONS_RUN;
 }
 
 /* The longest ID is that of the last client. */
@@ -284,6 +303,43 @@ static int take_silent(struct stress_options *options, const char *value, char *
         return -1;
     }
     options->silent = (uint32_t)share;
+    return 0;
+}
+
+static int take_tls(struct stress_options *options, const char *value, char *message)
+{
+    (void)value;
+    (void)message;
+    options->tls = true;
+    return 0;
+}
+
+static int take_ca(struct stress_options *options, const char *value, char *message)
+{
+    (void)message;
+    options->ca = value;
+    return 0;
+}
+
+static int take_insecure(struct stress_options *options, const char *value, char *message)
+{
+    (void)value;
+    (void)message;
+    options->insecure = true;
+    return 0;
+}
+
+static int take_cert(struct stress_options *options, const char *value, char *message)
+{
+    (void)message;
+    options->cert = value;
+    return 0;
+}
+
+static int take_key(struct stress_options *options, const char *value, char *message)
+{
+    (void)message;
+    options->key = value;
     return 0;
 }
 

@@ -20,7 +20,12 @@ struct stress_options {
     const char *password;
     const char *id_prefix;
     struct sources sources; /* count 0: not given */
-    const char *json_path;  /* NULL: none, "-": standard output */
+    bool tls;
+    bool insecure;         /* the server's certificate is not verified */
+    const char *ca;        /* NULL: the system's */
+    const char *cert;      /* NULL: none */
+    const char *key;       /* together with it */
+    const char *json_path; /* NULL: none, "-": standard output */
 };
 
 enum options_result {

@@ -18,6 +18,7 @@ struct preflight_demand {
     uint64_t connects; /* in all */
     uint64_t at_once;  /* connections open at the same time */
     uint64_t rate;     /* connects a second, 0: unlimited */
+    bool tls;
 };
 
 /* Something this host has less of than was asked for. */

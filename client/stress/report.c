@@ -129,6 +129,8 @@ static void print_asked(const struct report *report, FILE *out)
         add_part(&line, "held %s", units_format_duration(options->hold_ms, duration));
     if (options->silent > 0)
         add_part(&line, "%s silent", text_share(options->silent, n));
+    if (options->tls)
+        add_part(&line, options->insecure ? "TLS without verification" : "TLS");
     fputc('\n', out);
 }
 
@@ -147,6 +149,8 @@ static void print_achieved(const struct report *report, FILE *out)
     if (progress->held_us > 0)
         add_part(&line, "held %s", text_time(progress->held_us, n));
     add_part(&line, "%s in all", text_time(progress->elapsed_us, n));
+    if (progress->tls_version)
+        add_part(&line, "%s", progress->tls_version);
     if (progress->interrupted)
         add_part(&line, "interrupted");
     fputc('\n', out);
@@ -208,6 +212,9 @@ static void describe(const struct tally_row *row, bool churn, char *text, size_t
         snprintf(text, size, "%s: %s", info->text,
                  row->detail == 0 ? "closed by the server" : strerror(row->detail));
         break;
+    case TALLY_TLS_FAILURE:
+        snprintf(text, size, "%s: %s", info->text, tls_failure_text((enum tls_failure)row->detail));
+        break;
     }
 }
 
@@ -218,6 +225,8 @@ static void print_phases(const struct report *report, FILE *out)
     for (size_t i = 0; i < TALLY_PHASE_COUNT; i++) {
         /* Without a rate no connect has a due time that it could miss. */
         if (i == TALLY_LATE && report->options->rate == 0)
+            continue;
+        if (i == TALLY_TLS && !report->options->tls)
             continue;
         print_times(out, tally_phase_info((enum tally_phase)i)->text, &report->tally->phases[i]);
     }
@@ -260,8 +269,8 @@ static void print_costs(const struct report *report, FILE *out)
     const uint64_t elapsed_us = report->progress->elapsed_us;
     char n[4][TEXT_BYTES];
 
-    fprintf(out, "bytes      %s in, %s out\n", text_bytes(report->tally->bytes_in, n[0]),
-            text_bytes(report->tally->bytes_out, n[1]));
+    fprintf(out, "bytes      %s in, %s out\n", text_bytes(report->tally->bytes.in, n[0]),
+            text_bytes(report->tally->bytes.out, n[1]));
     fprintf(out, "generator  CPU %s (%s of one processor), %s\n",
             text_time(report->own_cpu_us, n[0]),
             share_of_time(report->own_cpu_us, elapsed_us, n[1]),

@@ -29,8 +29,8 @@ int report_write_json(const struct report *report, FILE *out)
         asked(report), "achieved", achieved(report), "clients", clients(report), "latency_us",
         latencies(tally), "keepalive", "received", (json_int_t)tally->keepalives, "answered",
         (json_int_t)tally->keepalives_answered, "gap_us", summary(&tally->keepalive_gap),
-        "shutdowns", (json_int_t)tally->shutdowns, "bytes", "in", (json_int_t)tally->bytes_in,
-        "out", (json_int_t)tally->bytes_out, "generator", "cpu_us", (json_int_t)report->own_cpu_us,
+        "shutdowns", (json_int_t)tally->shutdowns, "bytes", "in", (json_int_t)tally->bytes.in,
+        "out", (json_int_t)tally->bytes.out, "generator", "cpu_us", (json_int_t)report->own_cpu_us,
         "rss_bytes", (json_int_t)report->own_rss_bytes, "server", server(report));
     int result = -1;
 
@@ -49,24 +49,26 @@ static json_t *asked(const struct report *report)
     const struct stress_options *options = report->options;
 
     return json_pack(
-        "{s:s, s:s?, s:I, s:o, s:I, s:I, s:I, s:b, s:f, s:s}", "server", report->server, "sources",
-        report->sources, "clients", (json_int_t)options->clients, "rate_per_s",
+        "{s:s, s:s?, s:I, s:o, s:I, s:I, s:I, s:b, s:f, s:s, s:b, s:b}", "server", report->server,
+        "sources", report->sources, "clients", (json_int_t)options->clients, "rate_per_s",
         options->rate > 0 ? json_integer((json_int_t)options->rate) : json_null(), "inflight",
         (json_int_t)options->inflight, "hold_ms", (json_int_t)options->hold_ms, "timeout_ms",
         (json_int_t)options->timeout_ms, "churn", (int)options->churn, "silent_percent",
-        (double)options->silent / 1000, "id_prefix", options->id_prefix);
+        (double)options->silent / 1000, "id_prefix", options->id_prefix, "tls", (int)options->tls,
+        "tls_verified", options->tls && !options->insecure);
 }
 
 static json_t *achieved(const struct report *report)
 {
     const struct fleet_progress *progress = report->progress;
 
-    return json_pack("{s:b, s:b, s:I, s:I, s:f, s:I, s:I, s:I}", "ok", (int)report->ok,
+    return json_pack("{s:b, s:b, s:I, s:I, s:f, s:I, s:I, s:I, s:s?}", "ok", (int)report->ok,
                      "interrupted", (int)progress->interrupted, "connected",
                      (json_int_t)progress->welcomed, "connected_at_once",
                      (json_int_t)progress->up_most, "rate_per_s", report_rate(report), "elapsed_us",
                      (json_int_t)progress->elapsed_us, "connecting_us",
-                     (json_int_t)progress->connecting_us, "held_us", (json_int_t)progress->held_us);
+                     (json_int_t)progress->connecting_us, "held_us", (json_int_t)progress->held_us,
+                     "tls_version", progress->tls_version);
 }
 
 /* A number for each way to end; for those with a detail an object with a number for each. */
@@ -104,13 +106,16 @@ static json_t *clients(const struct report *report)
 
 static void add_detail(json_t *parent, const struct tally_row *row)
 {
-    const bool is_errno = tally_outcome_info(row->outcome)->detail == TALLY_ERRNO;
+    const enum tally_detail kind = tally_outcome_info(row->outcome)->detail;
+    const bool is_errno = kind == TALLY_ERRNO;
     const char *name = is_errno && row->detail > 0 ? strerrorname_np(row->detail) : NULL;
     char number[16];
 
     snprintf(number, sizeof(number), "%d", row->detail);
     if (is_errno && row->detail == 0)
         name = "closed";
+    if (kind == TALLY_TLS_FAILURE)
+        name = tls_failure_name((enum tls_failure)row->detail);
     json_object_set_new(parent, name ? name : number, json_integer((json_int_t)row->clients));
 }
 

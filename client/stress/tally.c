@@ -9,6 +9,7 @@ static const struct tally_outcome_info outcome_infos[] = {
     [TALLY_UP]             = { "up",              "stayed up",                     TALLY_NOTHING, false },
     [TALLY_SILENT_DROPPED] = { "silent_dropped",  "silent, dropped as expected",   TALLY_CODE,    false },
     [TALLY_CONNECT_FAILED] = { "connect_failed",  "connect failed",                TALLY_ERRNO,   true  },
+    [TALLY_TLS_FAILED]     = { "tls_failed",      "TLS failed",                    TALLY_TLS_FAILURE, true },
     [TALLY_REFUSED]        = { "refused",         "refused",                       TALLY_CODE,    true  },
     [TALLY_LOST_EARLY]     = { "lost_early",      "lost before 140",               TALLY_ERRNO,   true  },
     [TALLY_TIMED_OUT]      = { "timed_out",       "no 140 in time, given up",      TALLY_NOTHING, true  },
@@ -23,6 +24,7 @@ static const struct tally_phase_info phase_infos[] = {
     [TALLY_HANDSHAKE]    = { "handshake",    "handshake, due to 140" },
     [TALLY_LATE]         = { "late",         "  due to connect (own lag)" },
     [TALLY_TCP_CONNECT]  = { "tcp_connect",  "  TCP connect" },
+    [TALLY_TLS]          = { "tls",          "  TLS handshake" },
     [TALLY_FIRST_PROMPT] = { "first_prompt", "  connected to 110" },
     [TALLY_LOGIN]        = { "login",        "  110 to 140" },
 };
@@ -96,8 +98,8 @@ void tally_merge(struct tally *into, const struct tally *from)
     into->keepalives += from->keepalives;
     into->keepalives_answered += from->keepalives_answered;
     into->shutdowns += from->shutdowns;
-    into->bytes_in += from->bytes_in;
-    into->bytes_out += from->bytes_out;
+    into->bytes.in += from->bytes.in;
+    into->bytes.out += from->bytes.out;
 }
 
 size_t tally_rows(const struct tally *tally, struct tally_row *rows, size_t capacity)

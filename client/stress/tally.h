@@ -13,11 +13,13 @@
 #include <stdint.h>
 
 #include "histogram.h"
+#include "link.h"
 
 enum tally_outcome {
     TALLY_UP,             /* got its 140 and stayed for as long as it should */
     TALLY_SILENT_DROPPED, /* was silent on purpose and got its 408 */
     TALLY_CONNECT_FAILED, /* no connection; detail: errno */
+    TALLY_TLS_FAILED,     /* no 140, because of TLS; detail: enum tls_failure */
     TALLY_REFUSED,        /* a 4xx before 140; detail: the code */
     TALLY_LOST_EARLY,     /* the connection ended before 140 without a 4xx; detail: errno or 0 */
     TALLY_TIMED_OUT,      /* no 140 in time: given up by us */
@@ -30,7 +32,7 @@ enum tally_outcome {
 };
 
 /* What the detail of an outcome is. */
-enum tally_detail { TALLY_NOTHING, TALLY_CODE, TALLY_ERRNO };
+enum tally_detail { TALLY_NOTHING, TALLY_CODE, TALLY_ERRNO, TALLY_TLS_FAILURE };
 
 struct tally_outcome_info {
     const char *name; /* one word, for programs */
@@ -44,6 +46,7 @@ enum tally_phase {
     TALLY_HANDSHAKE,    /* from when the connect was due until 140 */
     TALLY_LATE,         /* from when the connect was due until it was started: our own lag */
     TALLY_TCP_CONNECT,  /* from the start until the connection was up */
+    TALLY_TLS,          /* from then until the TLS handshake was done */
     TALLY_FIRST_PROMPT, /* from then until 110 */
     TALLY_LOGIN,        /* from 110 until 140 */
     TALLY_PHASE_COUNT
@@ -65,8 +68,7 @@ struct tally {
     uint64_t keepalives;                        /* 100s that came */
     uint64_t keepalives_answered;
     uint64_t shutdowns; /* 130s that came */
-    uint64_t bytes_in;
-    uint64_t bytes_out;
+    struct link_bytes bytes;
 };
 
 /* Never NULL for an outcome or phase of the enum. */

@@ -115,8 +115,8 @@ static void merge_adds_everything(void **state)
     right->keepalives = 3;
     right->keepalives_answered = 2;
     right->shutdowns = 1;
-    right->bytes_in = 100;
-    right->bytes_out = 50;
+    right->bytes.in = 100;
+    right->bytes.out = 50;
     tally_merge(left, right);
 
     assert_int_equal(tally_outcome(left, TALLY_UP), 11);
@@ -129,8 +129,8 @@ static void merge_adds_everything(void **state)
     assert_int_equal(left->keepalives, 3);
     assert_int_equal(left->keepalives_answered, 2);
     assert_int_equal(left->shutdowns, 1);
-    assert_int_equal(left->bytes_in, 100);
-    assert_int_equal(left->bytes_out, 50);
+    assert_int_equal(left->bytes.in, 100);
+    assert_int_equal(left->bytes.out, 50);
     free(left);
     free(right);
 }
@@ -157,7 +157,7 @@ static void make_worst(struct worst *worst)
     histogram_record(&worst->tally->keepalive_gap, huge * 1000);
     worst->tally->keepalives = worst->tally->keepalives_answered = huge * 100;
     worst->tally->shutdowns = huge;
-    worst->tally->bytes_in = worst->tally->bytes_out = huge * 1000;
+    worst->tally->bytes.in = worst->tally->bytes.out = huge * 1000;
 
     worst->options = (struct stress_options){
         .server = "",
