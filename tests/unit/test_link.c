@@ -556,28 +556,82 @@ static void bytes_are_those_of_the_lines(void **state)
     assert_int_equal(bytes.out, strlen("a password\nan-id\n100\n"));
 }
 
-/* All in one segment, so that libevent reads the order and the end in one go. */
+/*
+ * Says the first half of a line behind so many others that libevent, where it holds them, has less
+ * room left than it reads: the next read has two parts, and the second one can find the end.
+ */
+static void say_half_behind_much(struct fixture *fixture, const char *half)
+{
+    char text[5200] = "";
+    size_t len = 0;
+
+    while (len < 5100)
+        len += (size_t)snprintf(text + len, sizeof(text) - len, "199: of a newer server\r\n");
+    snprintf(text + len, sizeof(text) - len, "%s", half);
+    say(fixture, text);
+    run_until(fixture, CALL_RECEIVED, fixture->owner.calls[CALL_RECEIVED] + 200);
+    run_some_more(fixture);
+}
+
+static void say_rest_and_end_in_one_segment(struct fixture *fixture, const char *rest, bool leave)
+{
+    tls_peer_say(fixture->ssl, rest, strlen(rest));
+    if (leave)
+        SSL_shutdown(fixture->ssl);
+    tls_peer_flush(fixture->ssl, fixture->server);
+    shutdown(fixture->server, SHUT_WR);
+}
+
 static void order_in_one_segment_with_the_end_is_answered_and_reported_once(void **state)
 {
     struct fixture *fixture = *state;
 
     for (unsigned round = 1; round <= 2; round++) {
-        fixture->owner.trace[0] = '\0';
         open_link(fixture);
         accept_link(fixture);
         say(fixture, HANDSHAKE);
-        run_until(fixture, CALL_RECEIVED, 4 * round - 1);
-        tls_peer_say(fixture->ssl, "130: shutdown sys\r\n", 19);
-        if (round == 1)
-            SSL_shutdown(fixture->ssl);
-        tls_peer_flush(fixture->ssl, fixture->server);
-        shutdown(fixture->server, SHUT_WR);
+        run_until(fixture, CALL_CHANGED, 4 * round - 1);
+        say_half_behind_much(fixture, "130: shut");
+        say_rest_and_end_in_one_segment(fixture, "down sys\r\n", round == 1);
         run_until(fixture, CALL_ENDED, round);
         run_some_more(fixture);
-        assert_heard(fixture, "a password\nan-id\n130\n");
-        assert_trace(fixture, "r110 c0 r120 c1 r140 c2 r130 c3 s0 e0 ");
+        assert_int_equal(fixture->owner.calls[CALL_SHUTDOWN], round);
+        assert_int_equal(fixture->owner.calls[CALL_ENDED], round);
         assert_int_equal(fixture->owner.error, 0);
+        assert_heard(fixture, "a password\nan-id\n130\n");
     }
+}
+
+static void last_line_in_one_segment_with_the_end_is_read(void **state)
+{
+    struct fixture *fixture = *state;
+
+    open_link(fixture);
+    accept_link(fixture);
+    run_until(fixture, CALL_SECURED, 1);
+    say_half_behind_much(fixture, "450: ser");
+    say_rest_and_end_in_one_segment(fixture, "ver full\r\n", true);
+    run_until(fixture, CALL_ENDED, 1);
+    assert_int_equal(client_fsm_why(&fixture->owner.link.fsm), PROTO_SERVER_FULL);
+}
+
+/* In a record of its own, which is read by itself: the answer to the one before breaks between. */
+static void refusal_in_its_own_record_is_read_though_writing_broke_first(void **state)
+{
+    struct fixture *fixture = *state;
+
+    open_link(fixture);
+    accept_link(fixture);
+    say(fixture, "110: qual a senha\r\n");
+    run_until(fixture, CALL_RECEIVED, 1);
+    run_some_more(fixture);
+    tls_peer_say(fixture->ssl, "120: qual o ID\r\n", 16);
+    tls_peer_say(fixture->ssl, "450: server full\r\n", 18);
+    tls_peer_flush(fixture->ssl, fixture->server);
+    close(fixture->server);
+    fixture->server = -1;
+    run_until(fixture, CALL_ENDED, 1);
+    assert_int_equal(client_fsm_why(&fixture->owner.link.fsm), PROTO_SERVER_FULL);
 }
 
 static void link_takes_leave_when_it_is_closed(void **state)
@@ -828,6 +882,8 @@ int main(void)
     };
     const struct CMUnitTest tls_tests[] = {
         TEST(order_in_one_segment_with_the_end_is_answered_and_reported_once),
+        TEST(last_line_in_one_segment_with_the_end_is_read),
+        TEST(refusal_in_its_own_record_is_read_though_writing_broke_first),
         TEST(link_takes_leave_when_it_is_closed),
         TEST(self_signed_certificate_is_refused),
         TEST(expired_certificate_is_refused),
