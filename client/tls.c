@@ -35,6 +35,7 @@ struct tls_client {
 };
 
 /* clang-format off */
+/* A text has at most 50 bytes, so that it fits a line of the load tester's table. */
 static const struct {
     const char *name;
     const char *text;
@@ -42,17 +43,13 @@ static const struct {
     [TLS_FAILURE_NONE]          = {NULL, "no failure"},
     [TLS_FAILURE_NO_TLS]        = {"no_tls", "no TLS is spoken on that port"},
     [TLS_FAILURE_NO_VERSION]    = {"no_version", "no common version of TLS; 1.2 is the least"},
-    [TLS_FAILURE_SELF_SIGNED]   = {"self_signed", "the server's certificate is self-signed and not "
-                                                  "trusted here"},
-    [TLS_FAILURE_UNKNOWN_CA]    = {"unknown_ca", "the server's certificate is from a CA that is "
-                                                 "not trusted here"},
+    [TLS_FAILURE_SELF_SIGNED]   = {"self_signed", "the server's certificate is only self-signed"},
+    [TLS_FAILURE_UNKNOWN_CA]    = {"unknown_ca", "the server's certificate is from an unknown CA"},
     [TLS_FAILURE_EXPIRED]       = {"expired", "the server's certificate has expired"},
-    [TLS_FAILURE_NOT_YET_VALID] = {"not_yet_valid", "the server's certificate is not valid yet, by "
-                                                    "this host's clock"},
+    [TLS_FAILURE_NOT_YET_VALID] = {"not_yet_valid", "the server's certificate is not valid yet"},
     [TLS_FAILURE_WRONG_HOST]    = {"wrong_host", "the server's certificate is for another host"},
     [TLS_FAILURE_CERTIFICATE]   = {"certificate", "the server's certificate cannot be verified"},
-    [TLS_FAILURE_REJECTED]      = {"rejected", "the server does not take our certificate, or wants "
-                                               "one"},
+    [TLS_FAILURE_REJECTED]      = {"rejected", "the server wants a certificate, or another one"},
     [TLS_FAILURE_CLOSED]        = {"closed", "the server closed in the middle of the handshake"},
     [TLS_FAILURE_PROTOCOL]      = {"protocol", "what came is not right TLS"},
 };

@@ -27,6 +27,10 @@
  * because a run that could succeed must not be refused. */
 #define BYTES_PER_CLIENT UINT64_C(4096)
 
+/* The same with TLS: a bit more than 20 KiB more, most of it OpenSSL's session with the server's
+ * certificate. */
+#define BYTES_PER_TLS_CLIENT (BYTES_PER_CLIENT + UINT64_C(20) * 1024)
+
 /* The kernel's defaults, should /proc not say. */
 #define DEFAULT_PORTS UINT64_C(28232)
 
@@ -149,16 +153,17 @@ static bool lacks_ports(const struct preflight_demand *demand, struct preflight_
 
 static bool lacks_memory(const struct preflight_demand *demand, struct preflight_shortage *shortage)
 {
+    const uint64_t each = demand->tls ? BYTES_PER_TLS_CLIENT : BYTES_PER_CLIENT;
     const uint64_t have = available_memory();
     char n[2][TEXT_BYTES];
 
-    if (have / BYTES_PER_CLIENT >= demand->at_once)
+    if (have / each >= demand->at_once)
         return false;
     snprintf(shortage->text, sizeof(shortage->text),
              "%" PRIu64 " connections at once take at least %s of memory here, %s are available: "
              "ask for at most %" PRIu64,
-             demand->at_once, text_bytes(demand->at_once * BYTES_PER_CLIENT, n[0]),
-             text_bytes(have, n[1]), have / BYTES_PER_CLIENT);
+             demand->at_once, text_bytes(demand->at_once * each, n[0]), text_bytes(have, n[1]),
+             have / each);
     return true;
 }
 

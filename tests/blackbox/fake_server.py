@@ -14,6 +14,7 @@ compares bytes, not lines, because a client's answers are specified to the byte.
 import contextlib
 import os
 import socket
+import ssl
 import struct
 import time
 
@@ -23,10 +24,11 @@ PASSWORD = "s3cret pass"
 
 
 class FakeServer:
-    """Listens. address=("::1", 0) for IPv6, a path for a unix socket."""
+    """Listens. address=("::1", 0) for IPv6, a path for a unix socket; tls, an SSLContext."""
 
-    def __init__(self, address=("127.0.0.1", 0), password=PASSWORD):
+    def __init__(self, address=("127.0.0.1", 0), password=PASSWORD, tls=None):
         self.password = password
+        self.tls = tls
         self.sessions = []
         if isinstance(address, str):
             family = socket.AF_UNIX
@@ -58,9 +60,24 @@ class FakeServer:
             sock, _ = self.sock.accept()
         except socket.timeout:
             raise AssertionError(f"no client came within {limit(seconds):.1f} s") from None
+        if self.tls:
+            sock.settimeout(limit(seconds))
+            sock = self.tls.wrap_socket(sock, server_side=True)
         session = Session(sock, self.password)
         self.sessions.append(session)
         return session
+
+    def accept_failing(self, seconds=5.0):
+        """The next client, whose TLS handshake fails: what Python's ssl says of it."""
+        with contextlib.suppress(ssl.SSLEOFError):
+            try:
+                self.accept(seconds)
+            except ssl.SSLError as error:
+                return str(error)
+            except ConnectionResetError:
+                return "reset"
+            raise AssertionError("the handshake succeeded")
+        return "closed"
 
     def accept_nobody(self, seconds):
         """For that long, nobody may come."""

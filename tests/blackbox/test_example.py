@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from certificates import Authority
 from fake_server import PASSWORD, FakeServer
 from harness import BIN, ROOT, SANITIZER_REPORTS, limit
 
@@ -92,7 +93,7 @@ def test_usage_and_refused_connections_are_explained():
     for args in ([], ["127.0.0.1", "1", "", "id"], ["127.0.0.1", "1", "password", "no id"]):
         code, out, err = Example(*args).finish()
         assert (code, out) == (2, "")
-        assert err == "usage: cliser-example HOST PORT PASSWORD ID\n"
+        assert err == "usage: cliser-example HOST PORT PASSWORD ID [CA-FILE]\n"
     code, out, err = Example("127.0.0.1", "1", "password", "id").finish()
     assert (code, out) == (1, "")
     assert "127.0.0.1" in err
@@ -108,5 +109,44 @@ def test_real_server_takes_it(start_server):
     assert out.splitlines()[2] == "await_connected -> connected"
 
 
-def test_it_is_under_100_lines():
-    assert len((ROOT / "client" / "example.c").read_text().splitlines()) < 100
+@pytest.mark.parametrize("san, host", [("IP:127.0.0.1", "127.0.0.1"),
+                                       ("DNS:localhost", "localhost")])
+def test_tls_session_up_to_the_order(tmp_path, san, host):
+    ca = Authority(tmp_path)
+    with FakeServer(tls=ca.issue("good", san).context()) as server:
+        example = Example(host, server.port, PASSWORD, "pi-1", ca.cert)
+        session = server.connected("pi-1")
+        session.keep_alive()
+        session.order()
+        assert example.finish()[0] == 0
+
+
+@pytest.mark.parametrize("san, days", [("IP:127.0.0.2", 9), ("IP:127.0.0.1", -1)])
+def test_tls_with_a_wrong_certificate_sends_no_password(tmp_path, san, days):
+    ca = Authority(tmp_path)
+    with FakeServer(tls=ca.issue("bad", san, days).context()) as server:
+        example = Example("127.0.0.1", server.port, PASSWORD, "pi-1", ca.cert)
+        server.accept_failing()
+        code, out, err = example.finish()
+    assert (code, out) == (1, "")
+    assert "certificate verify failed" in err
+
+
+def test_end_without_an_end_of_tls_is_an_end(tmp_path):
+    ca = Authority(tmp_path)
+    with FakeServer(tls=ca.issue("good").context()) as server:
+        example = Example("127.0.0.1", server.port, PASSWORD, "pi-1", ca.cert)
+        server.connected("pi-1").sock.close()
+        code, out, err = example.finish()
+    assert (code, err) == (1, "")
+    assert out.splitlines()[-1] == "why: 0"
+
+
+def test_missing_ca_file_is_explained(server, tmp_path):
+    code, _, err = Example("127.0.0.1", server.port, PASSWORD, "pi-1", tmp_path / "none").finish()
+    assert code == 1
+    assert "none" in err
+
+
+def test_it_is_under_140_lines():
+    assert len((ROOT / "client" / "example.c").read_text().splitlines()) < 140

@@ -44,8 +44,8 @@ static void failures_are_those_that_should_have_stayed(void **state)
     static const enum tally_outcome fine[] = {TALLY_UP, TALLY_SILENT_DROPPED, TALLY_INTERRUPTED,
                                               TALLY_NOT_STARTED};
     static const enum tally_outcome failed[] = {
-        TALLY_CONNECT_FAILED, TALLY_REFUSED, TALLY_LOST_EARLY, TALLY_TIMED_OUT,
-        TALLY_DROPPED,        TALLY_LOST,    TALLY_VIOLATED};
+        TALLY_CONNECT_FAILED, TALLY_TLS_FAILED, TALLY_REFUSED, TALLY_LOST_EARLY,
+        TALLY_TIMED_OUT,      TALLY_DROPPED,    TALLY_LOST,    TALLY_VIOLATED};
     struct tally *tally = made();
 
     (void)state;
@@ -168,6 +168,8 @@ static void make_worst(struct worst *worst)
         .timeout_ms = 1,
         .silent = 12345,
         .id_prefix = "p",
+        .tls = true,
+        .insecure = true,
     };
     worst->progress = (struct fleet_progress){
         .interrupted = true,
@@ -177,6 +179,7 @@ static void make_worst(struct worst *worst)
         .welcoming_us = 1000000,
         .welcomed = huge,
         .up_most = huge,
+        .tls_version = "TLSv1.3",
     };
     worst->report = (struct report){
         .options = &worst->options,
