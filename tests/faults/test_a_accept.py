@@ -13,8 +13,8 @@ import time
 import pytest
 
 from crowd import Crowd
-from harness import (ASK_PASSWORD, PASSWORD, REFUSALS, SCALE, Client, Swarm, limit,
-                     wait_until)
+from harness import (ASK_PASSWORD, PASSWORD, REFUSALS, SCALE, Client, Swarm, in_namespace_of,
+                     limit, needs_network, wait_until)
 from oracle import FULL, WITNESSES, fault, preloaded
 
 PATIENT = {"limits": {"handshake_timeout": "10h"}}
@@ -68,7 +68,7 @@ def test_accepting_pauses_and_resumes(case):
 
 @fault("A02", "a reload while there are no descriptors", rounds=1, full=30)
 def test_reload_without_descriptors_changes_nothing(case):
-    server = case.start(PATIENT)
+    server = case.start({"limits": {"handshake_timeout": "10h", "auth_failures": 0}})
     case.allow("each reload is said", log_lines=100 + 5 * case.rounds)
 
     def outcome(password):
@@ -173,6 +173,77 @@ def test_share_of_refused_newcomers_follows_the_formula(case):
         if abs(sigma) <= 3:
             return
     pytest.fail(f"{sigma:+.1f} sigma from the formula, twice")
+
+
+def guess(address, source):
+    """Gives a wrong password from there; returns the refusal."""
+    with socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET) as sock:
+        sock.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
+        sock.bind((source, 0))
+        sock.settimeout(limit(10))
+        sock.connect(address)
+        text = b""
+        with contextlib.suppress(ConnectionError):
+            sock.send(b"wrong\n")
+            while chunk := sock.recv(1000):
+                text += chunk
+        return int(text.removeprefix(ASK_PASSWORD)[:3])
+
+
+IP_FREEBIND = 15
+HOSTILE, GOOD = "127.0.0.2", "127.0.0.3"
+
+
+@fault("A06", "one source guesses passwords", rounds=500, full=5000)
+def test_a_guesser_is_shut_out_and_nobody_else(case):
+    tries, penalty_s = 10, 3
+    server = case.start({"limits": {"auth_failures": tries, "auth_penalty": f"{penalty_s}s"}})
+
+    def outcome(source):
+        with Client(server, source=source) as client:
+            return client.outcome(f"from-{source}")
+
+    for _ in range(max(1, case.rounds // 1000)):
+        assert [guess(server.address, HOSTILE) for _ in range(tries - 1)] == [410] * (tries - 1)
+        earliest = time.monotonic() + penalty_s
+        assert guess(server.address, HOSTILE) == 410
+        latest = time.monotonic() + penalty_s
+        guessed = 0
+        while guessed < case.rounds and time.monotonic() < earliest - 0.5:
+            assert guess(server.address, HOSTILE) == 429
+            guessed += 1
+            if guessed % 50 == 0:
+                assert outcome(GOOD) == 140
+        assert outcome(HOSTILE) == 429 or time.monotonic() >= earliest
+        while outcome(HOSTILE) == 429:
+            assert time.monotonic() < latest + limit(0.5), "the penalty does not end"
+            time.sleep(0.01)  # the precision of the measurement
+        assert time.monotonic() >= earliest, "the penalty ended too early"
+        case.note(f"{guessed} guesses refused, over {time.monotonic() - latest:+.2f} s after")
+
+
+@fault("A07", "more guessing sources than are remembered", rounds=2000, full=100000)
+@needs_network
+def test_very_many_sources_cost_bounded_memory(case):
+    server = case.start({"server": {"listen": "127.0.0.1:1111, [::1]:1112"},
+                         "limits": {"auth_failures": 3, "auth_penalty": "1h"}}, in_network=True,
+                        wrap=["unshare", "-n", "sh", "-c", "ip link set lo up && "
+                              'ip -6 route add local fd00::/16 dev lo && exec "$@"', "sh"])
+
+    def guesses():
+        assert [guess(server.address, HOSTILE) for _ in range(4)] == [410, 410, 410, 429]
+        for number in range(case.rounds // 2):
+            high, low = divmod(number, 250)
+            assert guess(server.address, f"127.{16 + high // 250}.{high % 250}.{low + 1}") == 410
+            assert guess(("::1", 1112), f"fd00:0:{number // 60000:x}:{number % 60000:x}::1") == 410
+        assert guess(server.address, HOSTILE) == 429
+
+    in_namespace_of(server.pid, "net", guesses)
+    metrics = case.control.metrics()
+    sources = case.rounds // 2 * 2 + 2  # and the guesser, and the warm-up
+    assert metrics["cliser_known_sources"] == min(sources, 65536)
+    assert metrics["cliser_sources_evicted_total"] == max(0, sources - 65536)
+    case.note(f"{sources} sources, {metrics['cliser_known_sources']:.0f} remembered")
 
 
 class Kernel:
