@@ -272,7 +272,7 @@ def test_key_that_others_can_read_is_refused_with_its_mend(bench, ca, good, mode
     copy.chmod(mode)
     result = run_to_the_end(ini_of(bench, "tls = yes", f"cert = {good.cert}", f"key = {copy}"))
     assert result.returncode == 2
-    assert f":7: key: {copy} " in result.stderr and f"chmod 600 {copy}" in result.stderr
+    assert f":7: key: {copy}: " in result.stderr and f"chmod 640 {copy}" in result.stderr
 
 
 def test_unix_socket_has_no_tls(bench):
