@@ -46,7 +46,9 @@ enum ctl_exit command_reload(const struct ctl *ctl)
     if (api_call(ctl->api, "POST", "/v1/reload", NULL, &reply) != API_DONE) {
         status = api_complain(&reply);
         json_array_foreach (json_object_get(reply.body, "errors"), i, error) {
-            say_more("  %s", json_string_value(error) ? json_string_value(error) : "?");
+            /* The first has been said. */
+            if (!json_equal(error, json_object_get(reply.body, "error")))
+                say_more("  %s", json_string_value(error) ? json_string_value(error) : "?");
         }
     } else if (ctl->options->json) {
         field_print_line(reply.body, stdout);

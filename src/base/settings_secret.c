@@ -80,9 +80,11 @@ int settings_secret_is_private(int fd, const char *path, char *message, size_t s
         return -1;
     }
     if (info.st_mode & OTHERS || info.st_mode & GROUP_MAY_WRITE) {
+        const bool by_group_only = !(info.st_mode & OTHERS);
+
         snprintf(message, size, "%s: %s may %s it (mode %04o); chmod 640 %s", path,
-                 info.st_mode & OTHERS ? "everyone" : "its group",
-                 info.st_mode & (S_IWOTH | S_IWGRP) ? "write" : "read",
+                 by_group_only ? "its group" : "everyone",
+                 by_group_only || info.st_mode & S_IWOTH ? "write" : "read",
                  (unsigned)(info.st_mode & 07777), path);
         return -1;
     }

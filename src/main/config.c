@@ -128,9 +128,6 @@ const size_t config_rows = sizeof(config_table) / sizeof(config_table[0]);
 const size_t config_credential_rows =
     sizeof(config_credential_table) / sizeof(config_credential_table[0]);
 
-static void trust_user(const struct config *config);
-static void check_listen(const struct config *config, struct settings_report *report);
-static void check_tls(struct config *config, struct settings_report *report);
 /* Zeroed before the first password. */
 struct password_cursor {
     size_t inline_ones; /* that were passed */
@@ -138,6 +135,11 @@ struct password_cursor {
     unsigned line; /* of the last one */
 };
 
+static void trust_user(const struct config *config);
+static void check_listen(const struct config *config, struct settings_report *report);
+static void check_twice(const struct settings_list *tls_listen, size_t index,
+                        const struct settings_list *listen, struct settings_report *report);
+static void check_tls(struct config *config, struct settings_report *report);
 static void *begin_credential(void *out, const char *name, size_t len, unsigned line,
                               struct settings_report *report);
 static bool check_name(const char *name, size_t len, unsigned line, struct settings_report *report);
@@ -502,15 +504,36 @@ static void check_listen(const struct config *config, struct settings_report *re
         const char *text = config->tls_listen.items[i];
 
         if (address_parse(text, &address, message, sizeof(message)) != 0)
-            settings_report_add(report, config->tls_listen.lines[i], "tls_listen: %s", message);
+            settings_report_add(report, config->tls_listen.lines[i],
+                                "tls_listen: \"%s\" should be an address such as 127.0.0.1:1112 "
+                                "or [::1]:1112",
+                                text);
         else if (address.storage.ss_family == AF_UNIX)
             settings_report_add(report, config->tls_listen.lines[i],
                                 "tls_listen: %s never leaves this host; it belongs to listen",
                                 text);
+        else
+            check_twice(&config->tls_listen, i, &config->listen, report);
     }
     if (config->listen.count == 0)
         settings_report_add(report, settings_line(report, "server", "listen"),
                             "listen: at least one address is needed, such as 127.0.0.1:1111");
+}
+
+/* With reuse_port the kernel would take both, and give each client to either. */
+static void check_twice(const struct settings_list *tls_listen, size_t index,
+                        const struct settings_list *listen, struct settings_report *report)
+{
+    const char *text = tls_listen->items[index];
+    const char *port = strrchr(text, ':');
+
+    for (size_t i = 0; i < listen->count; i++) {
+        if (strcmp(listen->items[i], text) == 0 && strcmp(port, ":0") != 0)
+            settings_report_add(report, tls_listen->lines[index],
+                                "tls_listen: %s stands in listen as well; TLS needs a port of its "
+                                "own",
+                                text);
+    }
 }
 
 /* The files are read here, so that one that is no good is found by whoever checks or reloads. */

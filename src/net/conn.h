@@ -52,10 +52,10 @@ struct conn_env {
     void (*on_dying)(void *user, struct conn *conn);
     void *user;
 
-    unsigned
-        user_timeout_ms; /* TCP gives a connection up when data is unacknowledged for so long */
-    uint8_t
-        generation; /* counts changes of user_timeout_ms; new sockets have it from the listener */
+    /* TCP gives a connection up when data is unacknowledged for so long. */
+    unsigned user_timeout_ms;
+    /* Counts changes of it; new sockets have it from the listener. */
+    uint8_t generation;
     unsigned reads; /* how often a connection was read in this turn; the server sets it back */
     uint64_t turn_began_us;  /* the first thing done in this turn; 0 before, set back as well */
     uint64_t received_bytes; /* looked at so far; what waits in a bufferevent is not */

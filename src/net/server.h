@@ -1,8 +1,9 @@
 /*
  * The server: listeners, all connections, the one timer, and the end of each loop turn.
  *
- * One turn is one pass of the event loop, and then, always in this order: commit what the store has
- * gathered, deliver its answers, free the connections that ended. docs/architecture.md tells why.
+ * One turn is one pass of the event loop, and then, always in this order: go on with TLS
+ * handshakes, commit what the store has gathered, deliver its answers, free the connections that
+ * ended. docs/architecture.md tells why.
  */
 #ifndef NET_SERVER_H
 #define NET_SERVER_H

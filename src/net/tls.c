@@ -288,8 +288,14 @@ static int load_chain(struct loading *loading, STACK_OF(X509) * chain)
         const int taken = i == 0 ? SSL_CTX_use_certificate(context, certificate)
                                  : (int)SSL_CTX_add1_chain_cert(context, certificate);
         if (taken != 1) {
+            char what[sizeof(last_reason) + 96];
+
             note_reason();
-            return say(loading, path, last_reason);
+            snprintf(what, sizeof(what),
+                     "is refused (%s); keys should have 2048 bits (RSA) or 256 (ECDSA), "
+                     "signatures SHA-256",
+                     last_reason);
+            return say(loading, path, what);
         }
     }
     return 0;

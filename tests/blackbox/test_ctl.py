@@ -239,6 +239,11 @@ def test_reload(fleet, folder):
     assert result.code == 1 and result.out == ""
     assert result.err.splitlines() == ["cliserctl: the configuration is wrong",
                                        "  cliser.ini:7: no such key", "  cliser.ini:9: no number"]
+    fleet.answers["POST", "/v1/reload"] = (409, {"error": "cliser.ini:7: no such key",
+                                                 "errors": ["cliser.ini:7: no such key",
+                                                            "cliser.ini:9: no number"]})
+    assert ctl("reload", folder=folder).err.splitlines() == [
+        "cliserctl: cliser.ini:7: no such key", "  cliser.ini:9: no number"]
 
 
 def test_ids_and_patterns_are_escaped(fleet, folder):

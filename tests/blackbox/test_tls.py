@@ -712,6 +712,11 @@ def spoil(how, folder, ca):
     if how == "damaged":
         cert.write_bytes(pair(ca)[0].read_bytes() + b"-----BEGIN CERTIFICATE-----\nMII\n")
         return "tls_cert", "damaged"
+    if how == "weak":
+        openssl("req", "-x509", "-newkey", "rsa:1024", "-nodes", "-subj", "/CN=x", "-days", "9",
+                "-keyout", key, "-out", cert)
+        key.chmod(0o600)
+        return "tls_cert", "key too small"
     if how == "open-key":
         key.chmod(0o644)
         return "tls_key", "chmod 640"
@@ -734,9 +739,9 @@ def spoil(how, folder, ca):
                            "directory": "is no file", "empty": "should begin with"}[kind]
 
 
-WAYS = ["expired", "future", "wrong-key", "wrong-order", "damaged", "open-key", "passphrase",
-        "cert-missing", "cert-empty", "cert-fifo", "cert-directory", "cert-loop", "key-missing",
-        "key-empty", "key-fifo", "key-directory"]
+WAYS = ["expired", "future", "wrong-key", "wrong-order", "damaged", "weak", "open-key",
+        "passphrase", "cert-missing", "cert-empty", "cert-fifo", "cert-directory", "cert-loop",
+        "key-missing", "key-empty", "key-fifo", "key-directory"]
 
 
 @pytest.mark.parametrize("how", WAYS)
@@ -777,7 +782,8 @@ def test_start_with_a_bad_pair_says_what_would_be_right(ca, folder, how):
     ("tls_key = key.pem", 3, "tls_listen, and there are none"),
     ("tls_client_ca = cert.pem", 3, "tls_listen, and there are none"),
     ("tls_listen = unix:/x\ntls_cert = cert.pem\ntls_key = key.pem", 3, "belongs to listen"),
-    ("tls_listen = localhost\ntls_cert = cert.pem\ntls_key = key.pem", 3, "tls_listen: "),
+    ("tls_listen = localhost\ntls_cert = cert.pem\ntls_key = key.pem", 3,
+     r'tls_listen: "localhost" should be an address such as 127\.0\.0\.1:1112 or \[::1\]:1112$'),
     ("tls_listen = 127.0.0.1:0\ntls_cert = cert.pem\ntls_key = key.pem\ntls_client_ca = x", 6,
      "tls_client_ca: cannot read x"),
     ("tls_listen = 127.0.0.1:0\ntls_cert = cert.pem\ntls_key = key.pem\ntls_client_ca = key.pem",
@@ -791,6 +797,17 @@ def test_wrong_keys_say_what_would_be_right(ca, folder, keys, line, words):
     result = run("-t", "test.ini", folder=folder, ini=ini)
     assert result.returncode == 2
     assert re.search(rf"^cliserd: test\.ini:{line}: .*{words}", result.stderr, re.M), result.stderr
+
+
+def test_an_address_speaks_tls_or_does_not(ca, folder):
+    place(folder, *pair(ca))
+    ini = ("[server]\nlisten = 127.0.0.1:1, 127.0.0.1:2\nreuse_port = yes\n"
+           "tls_listen = 127.0.0.1:3, 127.0.0.1:2\ntls_cert = cert.pem\ntls_key = key.pem\n"
+           "[auth]\npassword = x\n")
+    result = run("-t", "test.ini", folder=folder, ini=ini)
+    assert result.returncode == 2
+    assert result.stderr == ("cliserd: test.ini:4: tls_listen: 127.0.0.1:2 stands in listen as "
+                             "well; TLS needs a port of its own\n")
 
 
 def test_addresses_of_tls_need_a_restart(start_tls, ca):

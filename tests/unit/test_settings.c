@@ -799,7 +799,7 @@ static void secret_file_is_for_its_owner_and_group_only(void **state)
         {0641, "everyone may read it (mode 0641)"},   {0646, "everyone may write it (mode 0646)"},
         {0602, "everyone may write it (mode 0602)"},  {0620, "its group may write it (mode 0620)"},
         {0660, "its group may write it (mode 0660)"}, {0777, "everyone may write it (mode 0777)"},
-        {04644, "everyone may read it (mode 4644)"},
+        {04644, "everyone may read it (mode 4644)"},  {0664, "everyone may read it (mode 0664)"},
     };
     struct fixture *fixture = *state;
     char said[512];
