@@ -47,7 +47,7 @@ static const struct setting table[] = {
     [KEY_PASSWORD_FILE] = {SECTION, "password_file", SETTING_TEXT, AT(password_file),
                            .help = "file whose first line is the password"},
     [KEY_TLS] = {SECTION, "tls", SETTING_BOOL, AT(use_tls), .def = "no",
-                 .help = "speak TLS; the certificate has to name the server"},
+                 .help = "speak TLS; the certificate must name the server"},
     [KEY_CA] = {SECTION, "ca", SETTING_TEXT, AT(ca),
                 .help = "file of CAs for it (default: this system's)"},
     [KEY_CERT] = {SECTION, "cert", SETTING_TEXT, AT(cert),

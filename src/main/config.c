@@ -33,7 +33,7 @@ const struct setting config_table[] = {
     {"server", "listen", SETTING_LIST, AT(listen), .def = "127.0.0.1:1111",
      .help = "IP:PORT, [IPv6]:PORT or unix:/path"},
     {"server", "tls_listen", SETTING_LIST, AT(tls_listen),
-     .help = "addresses where clients speak TLS; needs tls_cert and tls_key"},
+     .help = "addresses for TLS, like listen; needs tls_cert and tls_key"},
     {"server", "tls_cert", SETTING_TEXT, AT(tls_cert), .reloadable = true,
      .help = "PEM file: the certificate, then those that issued it"},
     {"server", "tls_key", SETTING_TEXT, AT(tls_key), .reloadable = true,
@@ -79,7 +79,7 @@ const struct setting config_table[] = {
      .help = "connections from one address, or IPv6 /64; 0: no limit"},
     {"limits", "auth_failures", SETTING_NUMBER, AT(sessions.limits.auth_failures), 0, 1000000,
      .def = "10", .reloadable = true,
-     .help = "wrong passwords from one address that shut it out; 0: none"},
+     .help = "wrong passwords that shut their address out; 0: none do"},
     {"limits", "auth_penalty", SETTING_DURATION, AT(sessions.limits.auth_penalty_ms), 1, DAY_MS,
      .def = "60s", .reloadable = true, .help = "it gets 429 for so long"},
 

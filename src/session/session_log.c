@@ -36,6 +36,7 @@ void session_log_ended(struct session *session, enum server_fsm_state old, enum 
     const char *key = "state";
     const char *who = server_fsm_state_name(old);
     size_t len = SIZE_MAX;
+    struct log_field login = LOG_NOTHING;
 
     if (!log_limit_allows(limit, all->now.mono_us))
         return;
@@ -47,11 +48,14 @@ void session_log_ended(struct session *session, enum server_fsm_state old, enum 
         who = all->id_line;
         len = all->id_line_len;
     }
+    /* Whose password that was: for which section somebody wants more than it gives, or is twice. */
+    if (!was_connected && session->login.credential != 0)
+        login = (struct log_field)LOG_STR("credential", credential_name(session->login.credential));
     log_event(LOG_LEVEL_INFO, was_connected ? "disconnected" : "refused",
               LOG_NUM("serial", session->serial), LOG_BYTES(key, who, len),
               LOG_STR("reason", reason_word(reason)),
               LOG_STR("cip", peer_address_format(&session->peer, ip)),
-              LOG_NUM("cport", session->peer.port));
+              LOG_NUM("cport", session->peer.port), login);
 }
 
 void session_log_turned_away(struct sessions *all, const struct peer_address *peer,

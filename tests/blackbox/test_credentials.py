@@ -71,7 +71,7 @@ def test_password_covers_its_ids_only(start_server, password, cid, code):
     assert outcome(server, cid, password) == code
     if code == 422:
         assert server.rows() == {}
-        server.wait_log(rf" refused .*id={re.escape(cid)} .*reason=not_allowed")
+        server.wait_log(rf" refused .*id={re.escape(cid)} .*reason=not_allowed .*credential=")
 
 
 def test_server_without_auth_serves_its_credentials_only(start_server):
