@@ -68,14 +68,19 @@ def fault(row, what, rounds=1, full=None):
 
 
 class Witnesses:
-    """Innocent clients in a process of their own, so that nothing here can make them late."""
+    """
+    Innocent clients in a process of their own, so that nothing here can make them late. They come
+    to these addresses of the server in turn, the default being that for plain clients; over TLS to
+    its tls_address, for which ca is wanted.
+    """
 
-    def __init__(self, server, count, prefix="witness", wrap=()):
-        host, port = server.address
+    def __init__(self, server, count, prefix="witness", wrap=(), addresses=(), ca=None):
         self.count = count
         self.process = subprocess.Popen(
-            [*wrap, sys.executable, str(pathlib.Path(__file__).with_name("witnesses.py")), host,
-             str(port), str(count), prefix],
+            [*wrap, sys.executable, str(pathlib.Path(__file__).with_name("witnesses.py")),
+             str(count), prefix, str(ca.cert) if ca else "",
+             *(("tls:" if address == server.tls_address else "") + "{}:{}".format(*address)
+               for address in addresses or [server.address])],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout.readline() == "ready\n", "the witnesses could not connect"
 
@@ -144,10 +149,11 @@ class Case:
         self.server = self.witnesses = self.control = None
         self._allowed = {}
 
-    def start(self, overrides=None, witnesses=WITNESSES, in_network=False, **options):
+    def start(self, overrides=None, witnesses=WITNESSES, in_network=False, ca=None, **options):
         """
         Starts the server, lets the witnesses in, and remembers how everything was. in_network: the
-        server is in a network namespace of its own, and they join it there.
+        server is in a network namespace of its own, and they join it there. ca: who has signed the
+        server's certificate; every second witness comes over TLS then.
         """
         sections = {"keepalive": {"interval": f"{int(INTERVAL_S * 1000)}ms",
                                   "require_reply": "yes"},
@@ -158,7 +164,8 @@ class Case:
         self.control = Control(self.server)
         self.processor_wait = ProcessorWait(self.server.pid)
         enter = ["nsenter", "-t", str(self.server.pid), "-n"] if in_network else []
-        self.witnesses = Witnesses(self.server, witnesses, wrap=enter)
+        addresses = [self.server.address] + ([self.server.tls_address] if ca else [])
+        self.witnesses = Witnesses(self.server, witnesses, wrap=enter, addresses=addresses, ca=ca)
         if in_network:
             harness.in_namespace_of(self.server.pid, "net", self._warm_up)
         else:
