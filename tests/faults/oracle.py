@@ -40,6 +40,7 @@ from harness import limit, wait_until
 FULL = os.environ.get("CLISER_FAULTS") == "full"
 ROUNDS = int(os.environ.get("CLISER_FAULTS_ROUNDS", "0"))
 WITNESSES = 1000 if FULL else 100
+WITNESSES_SOURCE = "127.1.1.1"  # an address of their own, which no case gets into disrepute
 INTERVAL_S = 1.0
 MEMORY_SLACK_KIB = 6 * 1024
 DESCRIPTOR_SLACK = 2
@@ -74,11 +75,12 @@ class Witnesses:
     its tls_address, for which ca is wanted.
     """
 
-    def __init__(self, server, count, prefix="witness", wrap=(), addresses=(), ca=None):
+    def __init__(self, server, count, prefix="witness", wrap=(), addresses=(), ca=None,
+                 source=WITNESSES_SOURCE):
         self.count = count
         self.process = subprocess.Popen(
             [*wrap, sys.executable, str(pathlib.Path(__file__).with_name("witnesses.py")),
-             str(count), prefix, str(ca.cert) if ca else "",
+             str(count), prefix, source, str(ca.cert) if ca else "",
              *(("tls:" if address == server.tls_address else "") + "{}:{}".format(*address)
                for address in addresses or [server.address])],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -166,7 +166,8 @@ NO_TLS = {
     "ssh": b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n",
     "zeros": bytes(300),
     "sslv2": b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10" + bytes(300),
-    "sslv3": bytes.fromhex("160300002f0100002b0300") + bytes(33) + bytes.fromhex("0004c02fc0130100"),
+    "sslv3": bytes.fromhex("160300002f0100002b0300") + bytes(33) +
+             bytes.fromhex("0004c02fc0130100"),
     "record-of-64k": b"\x16\x03\x01\xff\xff" + bytes(65535),
     "message-of-16m": bytes.fromhex("1603014000") + b"\x01\xff\xff\xff" + bytes(16380),
     "data-first": b"\x17\x03\x03\x00\x07secret\n",

@@ -1,9 +1,10 @@
 #!/usr/bin/python3
 """
-The witnesses of a fault: witnesses.py COUNT PREFIX CA ADDRESS... They come to the addresses in turn,
-which are HOST:PORT, or tls:HOST:PORT for TLS with the CA in that file. Says "ready" when all are
-connected, and answers keep-alives. Each line on its standard input is answered with one line of JSON, which
-says what has become of them since the line before; the end of the input ends them, with a last one.
+The witnesses of a fault: witnesses.py COUNT PREFIX SOURCE CA ADDRESS... They come from that source
+to the addresses in turn, which are HOST:PORT, or tls:HOST:PORT for TLS with the CA in that file.
+Says "ready" when all are connected, and answers keep-alives. Each line on its standard input is
+answered with one line of JSON, which says what has become of them since the line before; the end of
+the input ends them, with a last one.
 
 When a keep-alive came is what the kernel wrote on its packet: that this process was late to read it
 is not the server's fault. Nothing is kept of what came, so they can stay for days.
@@ -25,18 +26,17 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "blackbox")
 import harness  # noqa: E402
 
 SO_TIMESTAMPNS = 35
-SOURCE = "127.1.1.1"  # an address of their own, which no case gets into disrepute
 
 
 class Witness:
     """One of them. Its times are of the wall clock, as the kernel's are."""
 
-    def __init__(self, cid, address):
+    def __init__(self, cid, source, address):
         self.cid = cid
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock.bind((SOURCE, 0))
+        self.sock.bind((source, 0))
         self.sock.settimeout(harness.limit(30))
         self.sock.connect(address)
         self.shake_hands()
@@ -109,10 +109,10 @@ class Witness:
 class TlsWitness(Witness):
     """One whose TLS is in memory, so that its packets can be asked when they came."""
 
-    def __init__(self, cid, address, context):
+    def __init__(self, cid, source, address, context):
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
-        super().__init__(cid, address)
+        super().__init__(cid, source, address)
 
     def shake_hands(self):
         while True:
@@ -140,12 +140,12 @@ class TlsWitness(Witness):
         return found
 
 
-def witnesses_at(count, prefix, ca, addresses):
+def witnesses_at(count, prefix, source, ca, addresses):
     context = ssl.create_default_context(cafile=ca) if ca else None
     for number in range(count):
         address = addresses[number % len(addresses)]
         host, port = address.removeprefix("tls:").rsplit(":", 1)
-        where = (f"{prefix}-{number}", (host, int(port)))
+        where = (f"{prefix}-{number}", source, (host, int(port)))
         yield TlsWitness(*where, context) if address.startswith("tls:") else Witness(*where)
 
 
@@ -159,8 +159,8 @@ def report(witnesses, failure, max_delay_s):
 
 
 def main():
-    count, prefix, ca, *addresses = sys.argv[1:]
-    witnesses = list(witnesses_at(int(count), prefix, ca, addresses))
+    count, prefix, source, ca, *addresses = sys.argv[1:]
+    witnesses = list(witnesses_at(int(count), prefix, source, ca, addresses))
     by_fd = {one.sock.fileno(): one for one in witnesses}
     poll = select.epoll()
     for one in witnesses:
