@@ -2,7 +2,7 @@
 
 import pytest
 
-from server_fixtures import bin_dir, folder, server, show_logs, start_server  # noqa: F401
+from server_fixtures import bin_dir, ca, folder, server, show_logs, start_server  # noqa: F401
 
 
 @pytest.hookimpl(hookwrapper=True)

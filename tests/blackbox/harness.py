@@ -352,12 +352,6 @@ class Server:
             lines, self.log, self.raw_log = self.log, [], b""
         return lines
 
-    def take_log(self):
-        """The lines so far, which are forgotten here: for servers that run for long."""
-        with self._news:
-            lines, self.log, self.raw_log = self.log, [], b""
-        return lines
-
     def log_text(self):
         with self._news:
             return "\n".join(self.log)

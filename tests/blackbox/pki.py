@@ -3,6 +3,9 @@ Certificates for the tests of TLS, made with openssl(1), and clients that speak 
 
   Authority   a CA of the test's own: authority.issue("server", san="DNS:localhost") writes
               server.crt and server.key beside its own ca.crt.
+  pair, place, TLS_KEYS
+              the two files of a certificate; those as cert.pem and key.pem in a server's folder;
+              and the keys of [server] that take them from there.
   TlsClient   harness.Client over TLS. The end of its stream has to be told (close_notify), or a
               test says that it may be cut.
   MemoryTls   the same without a socket in it: a test decides which bytes go out, and how.
@@ -87,6 +90,23 @@ class Authority:
         if version:
             context.minimum_version = context.maximum_version = version
         return context
+
+
+def pair(authority, name="server"):
+    """What issue() has returned for that name."""
+    return authority.folder / f"{name}.crt", authority.folder / f"{name}.key"
+
+
+TLS_KEYS = {"tls_listen": "127.0.0.1:0", "tls_cert": "cert.pem", "tls_key": "key.pem"}
+
+
+def place(folder, cert, key):
+    """A certificate and its key, as an operator would put them there."""
+    for source, name, mode in ((cert, "cert.pem", 0o644), (key, "key.pem", 0o600)):
+        path = folder / name
+        path.unlink(missing_ok=True)
+        path.touch(mode)
+        path.write_bytes(source.read_bytes())
 
 
 class TlsClient(Client):

@@ -6,9 +6,10 @@ import tempfile
 
 import pytest
 
-pytest.register_assert_rewrite("harness", "control")
+pytest.register_assert_rewrite("harness", "control", "pki")
 
 import harness  # noqa: E402 (its assertions shall say what they compared)
+import pki  # noqa: E402
 
 
 @pytest.fixture
@@ -29,6 +30,24 @@ def folder():
     path.chmod(0o755)
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def ca():
+    """A CA with what most tests need: certificates are dear to make, and nothing changes them."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="cliser-ca-"))
+    folder.chmod(0o755)
+    authority = pki.Authority(folder)
+    authority.issue("server")
+    authority.issue("second")
+    authority.issue("rsa", key="rsa")
+    authority.issue("expired", dates=("20200101000000Z", "20210101000000Z"))
+    authority.issue("future", dates=("20900101000000Z", "20910101000000Z"))
+    authority.issue("web-1", "/CN=web-1", None)
+    authority.issue("web-2", "/O=Test", "DNS:other,DNS:web-2")
+    authority.issue("gone", "/CN=web-1", None, dates=("20200101000000Z", "20210101000000Z"))
+    yield authority
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

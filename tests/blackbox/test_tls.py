@@ -2,15 +2,12 @@
 
 import contextlib
 import os
-import pathlib
 import re
 import select
-import shutil
 import signal
 import socket
 import ssl
 import subprocess
-import tempfile
 import threading
 import time
 
@@ -19,32 +16,11 @@ import pytest
 from control import Control
 from harness import (ASK_ID, ASK_PASSWORD, BIN, CONNECTED, KEEP_ALIVE, REFUSALS, Client, Witness,
                      holds_for, limit, run, wait_until)
-from pki import Authority, MemoryTls, TlsClient, openssl
+from pki import TLS_KEYS, Authority, MemoryTls, TlsClient, openssl, pair, place
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 BOTH = pytest.mark.parametrize("version", [V12, V13], ids=["1.2", "1.3"])
 FAST = {"interval": "100ms", "misses": 3}
-
-
-@pytest.fixture(scope="module")
-def ca():
-    """A CA with what most tests need: certificates are dear to make, and nothing changes them."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="cliser-ca-"))
-    folder.chmod(0o755)
-    authority = Authority(folder)
-    authority.issue("server")
-    authority.issue("second")
-    authority.issue("expired", dates=("20200101000000Z", "20210101000000Z"))
-    authority.issue("future", dates=("20900101000000Z", "20910101000000Z"))
-    authority.issue("web-1", "/CN=web-1", None)
-    authority.issue("web-2", "/O=Test", "DNS:other,DNS:web-2")
-    authority.issue("gone", "/CN=web-1", None, dates=("20200101000000Z", "20210101000000Z"))
-    yield authority
-    shutil.rmtree(folder)
-
-
-def pair(ca, name="server"):
-    return ca.folder / f"{name}.crt", ca.folder / f"{name}.key"
 
 
 @pytest.fixture
@@ -52,7 +28,7 @@ def start_tls(start_server, folder, ca):
     """Starts a server whose cert.pem and key.pem are copies that a test may change."""
     def start(overrides=None, cert=None, client_ca=None, **options):
         place(folder, *(cert or pair(ca)))
-        keys = {"tls_listen": "127.0.0.1:0", "tls_cert": "cert.pem", "tls_key": "key.pem"}
+        keys = dict(TLS_KEYS)
         if client_ca:
             keys["tls_client_ca"] = client_ca
         overrides = dict(overrides or {})
@@ -61,15 +37,6 @@ def start_tls(start_server, folder, ca):
         return start_server(overrides, **options)
 
     return start
-
-
-def place(folder, cert, key):
-    """A certificate and its key, as an operator would put them there."""
-    for source, name, mode in ((cert, "cert.pem", 0o644), (key, "key.pem", 0o600)):
-        path = folder / name
-        path.unlink(missing_ok=True)
-        path.touch(mode)
-        path.write_bytes(source.read_bytes())
 
 
 def serial(client):
@@ -474,7 +441,7 @@ def test_handshake_that_waited_for_a_stopped_server_goes_on(start_tls, ca):
 
 def test_lines_do_not_wait_behind_handshakes(start_tls, ca):
     """Of 200 handshakes that can go on and a line that came last, the line is taken first."""
-    server = start_tls(cert=ca.issue("rsa", key="rsa"))
+    server = start_tls(cert=pair(ca, "rsa"))
 
     def answered_before_the_line():
         with contextlib.ExitStack() as stack:
@@ -499,7 +466,7 @@ def test_lines_do_not_wait_behind_handshakes(start_tls, ca):
 
 
 def test_flood_of_handshakes_loses_no_plain_client(start_tls, ca):
-    server = start_tls({"keepalive": FAST}, cert=ca.issue("rsa", key="rsa"))
+    server = start_tls({"keepalive": FAST}, cert=pair(ca, "rsa"))
     host, port = server.tls_address
     with Witness(server, count=10) as witness:
         floods = [subprocess.Popen(["nice", "openssl", "s_time", "-connect", f"{host}:{port}",

@@ -15,10 +15,10 @@ import sys
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "blackbox"))
-pytest.register_assert_rewrite("harness", "control", "oracle")
+pytest.register_assert_rewrite("harness", "control", "oracle", "pki")
 
 import oracle  # noqa: E402
-from server_fixtures import bin_dir, folder, show_logs, start_server  # noqa: E402, F401
+from server_fixtures import bin_dir, ca, folder, show_logs, start_server  # noqa: E402, F401
 
 
 def pytest_configure(config):

@@ -40,6 +40,7 @@ from harness import limit, wait_until
 FULL = os.environ.get("CLISER_FAULTS") == "full"
 ROUNDS = int(os.environ.get("CLISER_FAULTS_ROUNDS", "0"))
 WITNESSES = 1000 if FULL else 100
+WITNESSES_SOURCE = "127.1.1.1"  # an address of their own, which no case gets into disrepute
 INTERVAL_S = 1.0
 MEMORY_SLACK_KIB = 6 * 1024
 DESCRIPTOR_SLACK = 2
@@ -68,14 +69,20 @@ def fault(row, what, rounds=1, full=None):
 
 
 class Witnesses:
-    """Innocent clients in a process of their own, so that nothing here can make them late."""
+    """
+    Innocent clients in a process of their own, so that nothing here can make them late. They come
+    to these addresses of the server in turn, the default being that for plain clients; over TLS to
+    its tls_address, for which ca is wanted.
+    """
 
-    def __init__(self, server, count, prefix="witness", wrap=()):
-        host, port = server.address
+    def __init__(self, server, count, prefix="witness", wrap=(), addresses=(), ca=None,
+                 source=WITNESSES_SOURCE):
         self.count = count
         self.process = subprocess.Popen(
-            [*wrap, sys.executable, str(pathlib.Path(__file__).with_name("witnesses.py")), host,
-             str(port), str(count), prefix],
+            [*wrap, sys.executable, str(pathlib.Path(__file__).with_name("witnesses.py")),
+             str(count), prefix, source, str(ca.cert) if ca else "",
+             *(("tls:" if address == server.tls_address else "") + "{}:{}".format(*address)
+               for address in addresses or [server.address])],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout.readline() == "ready\n", "the witnesses could not connect"
 
@@ -144,10 +151,11 @@ class Case:
         self.server = self.witnesses = self.control = None
         self._allowed = {}
 
-    def start(self, overrides=None, witnesses=WITNESSES, in_network=False, **options):
+    def start(self, overrides=None, witnesses=WITNESSES, in_network=False, ca=None, **options):
         """
         Starts the server, lets the witnesses in, and remembers how everything was. in_network: the
-        server is in a network namespace of its own, and they join it there.
+        server is in a network namespace of its own, and they join it there. ca: who has signed the
+        server's certificate; every second witness comes over TLS then.
         """
         sections = {"keepalive": {"interval": f"{int(INTERVAL_S * 1000)}ms",
                                   "require_reply": "yes"},
@@ -158,7 +166,8 @@ class Case:
         self.control = Control(self.server)
         self.processor_wait = ProcessorWait(self.server.pid)
         enter = ["nsenter", "-t", str(self.server.pid), "-n"] if in_network else []
-        self.witnesses = Witnesses(self.server, witnesses, wrap=enter)
+        addresses = [self.server.address] + ([self.server.tls_address] if ca else [])
+        self.witnesses = Witnesses(self.server, witnesses, wrap=enter, addresses=addresses, ca=ca)
         if in_network:
             harness.in_namespace_of(self.server.pid, "net", self._warm_up)
         else:

@@ -15,7 +15,7 @@ import pytest
 from crowd import Crowd
 from harness import (ASK_PASSWORD, PASSWORD, REFUSALS, SCALE, Client, Swarm, in_namespace_of,
                      limit, needs_network, wait_until)
-from oracle import FULL, WITNESSES, fault, preloaded
+from oracle import FULL, INTERVAL_S, WITNESSES, Witnesses, fault, preloaded
 
 PATIENT = {"limits": {"handshake_timeout": "10h"}}
 
@@ -203,6 +203,8 @@ def test_a_guesser_is_shut_out_and_nobody_else(case):
         with Client(server, source=source) as client:
             return client.outcome(f"from-{source}")
 
+    neighbours = Witnesses(server, 10, "neighbour", source=HOSTILE)
+    case.held = neighbours.count
     for _ in range(max(1, case.rounds // 1000)):
         assert [guess(server.address, HOSTILE) for _ in range(tries - 1)] == [410] * (tries - 1)
         earliest = time.monotonic() + penalty_s
@@ -220,6 +222,11 @@ def test_a_guesser_is_shut_out_and_nobody_else(case):
             time.sleep(0.01)  # the precision of the measurement
         assert time.monotonic() >= earliest, "the penalty ended too early"
         case.note(f"{guessed} guesses refused, over {time.monotonic() - latest:+.2f} s after")
+    # Who is connected from there is asked as ever, and stays.
+    report = neighbours.stop()
+    case.held = 0
+    assert not report["failure"] and not report["lost"]
+    assert report["max_gap_s"] <= limit(2 * INTERVAL_S) + case.processor_wait.worst(2)
 
 
 @fault("A07", "more guessing sources than are remembered", rounds=2000, full=100000)

@@ -1,6 +1,9 @@
 """Rows B: clients that say the wrong things, at the wrong time, too slowly, too fast."""
 
+import itertools
+import math
 import random
+import statistics
 import time
 
 import pytest
@@ -174,6 +177,55 @@ def test_every_code_in_every_state_has_its_outcome(case):
                     client.expect(KEEP_ALIVE, 3)
                 else:
                     client.expect_refusal(400, after_keep_alives=True)
+
+
+WRONG = {
+    "near": PASSWORD[:-1] + "x",
+    "far": "x" + PASSWORD[1:],
+    "short": PASSWORD[:-1],
+    "long": PASSWORD + "x" * 100,
+}
+
+
+def welch(some, others):
+    """Welch's t: how far the means are apart, in standard errors of their difference."""
+    error = math.sqrt(statistics.variance(some) / len(some) +
+                      statistics.variance(others) / len(others))
+    return (statistics.fmean(some) - statistics.fmean(others)) / error
+
+
+def time_answers(server, rounds):
+    """How long the answer to each kind of wrong password took, so many times, in random order."""
+    took = {kind: [] for kind in WRONG}
+    for kind in random.sample(list(WRONG) * rounds, len(WRONG) * rounds):
+        with Client(server) as client:
+            client.expect(ASK_PASSWORD)
+            line = WRONG[kind].encode() + b"\n"
+            began = time.perf_counter_ns()
+            client.sock.send(line)
+            client.sock.recv(100)
+            took[kind].append(time.perf_counter_ns() - began)
+    return took
+
+
+@fault("B11", "wrong passwords that are nearly right, and others, ten thousand of each", rounds=0,
+       full=10000)
+def test_time_of_an_answer_says_nothing_about_the_password(case):
+    server = case.start(witnesses=10)
+    case.allow("each is refused", log_lines=10**6)
+    # What has nothing to do with us makes some of them late: the slowest tenth of all is left out.
+    for attempt in range(2):
+        took = time_answers(server, case.rounds)
+        most = sorted(sum(took.values(), []))[len(WRONG) * case.rounds * 9 // 10]
+        kept = {kind: [one for one in times if one < most] for kind, times in took.items()}
+        found = {f"{one}/{other}": welch(kept[one], kept[other])
+                 for one, other in itertools.combinations(WRONG, 2)}
+        worst = max(found, key=lambda pair: abs(found[pair]))
+        case.note(f"median {statistics.median(took['near']) / 1000:.1f} us; "
+                  f"the largest t is {found[worst]:+.1f} ({worst})")
+        if abs(found[worst]) < 4.5:
+            return
+    pytest.fail(f"t of {worst} is {found[worst]:+.1f}, and was too large before")
 
 
 @fault("B12", "nothing where a password or an ID belongs", rounds=3, full=100)

@@ -17,6 +17,7 @@ import random
 import resource
 import signal
 import sqlite3
+import ssl
 import time
 
 import pytest
@@ -27,6 +28,7 @@ from failing_alloc import FOREVER, HEAP, LIBRARY, MAP, FailingAlloc
 from harness import (ASK_ID, ASK_PASSWORD, CONNECTED, KEEP_ALIVE, REFUSALS, Client, Swarm,
                      connected_ids, limit, reading, sanitized, wait_until)
 from oracle import FULL, fault
+from pki import TLS_KEYS, TlsClient, pair, place
 
 WITNESSES = 20
 ROUNDS = int(os.environ.get("CLISER_ALLOC_ROUNDS", "0" if FULL else "10"))
@@ -324,6 +326,43 @@ def test_client_with_more_than_one_failure(world):
     for spell in (3, FOREVER):
         for script in CLIENT_SCRIPTS:
             world.every_n(script, spell=spell, after=forget_strangers)
+
+
+def tls_session(version):
+    """
+    The handshake, a session with keep-alives and half a line, and an end in order. The witnesses
+    are plain: a TLS one, whose records take and give back memory, may be the one that is hit.
+    """
+    def script(world, tag):
+        try:
+            with TlsGuest(world.server, world.ca.context(version=version)) as client:
+                handshake(client, f"tls-{tag}")
+                client.expect(KEEP_ALIVE)
+                client.say("100")
+                say_part(client, "1")
+                client.expect(KEEP_ALIVE)
+                say_part(client, "00\n")
+                client.leave()
+        except (OSError, EOFError) as error:
+            raise Lost(f"TLS: {error!r}") from None
+
+    script.__name__ = f"tls_session_{version.name}"
+    return script
+
+
+class TlsGuest(TlsClient, Guest):
+    """The same over TLS, which may end within its handshake."""
+
+
+@fault("G01", "the n-th allocation of a TLS session fails, from the handshake to the end")
+@pytest.mark.parametrize("spell", [1, 3, FOREVER], ids=["one", "three", "all"])
+def test_tls_client(world, folder, ca, spell):
+    place(folder, *pair(ca))
+    world.ca = ca
+    world.start({"server": TLS_KEYS})
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        world.every_n(tls_session(version), spell=spell, after=forget_strangers)
+    assert world.control.metrics()["cliser_tls_connections"] == 0
 
 
 @fault("G01", "the n-th allocation of a takeover fails")

@@ -1,8 +1,10 @@
 #!/usr/bin/python3
 """
-The witnesses of a fault: witnesses.py HOST PORT COUNT PREFIX. Says "ready" when all are connected,
-and answers keep-alives. Each line on its standard input is answered with one line of JSON, which
-says what has become of them since the line before; the end of the input ends them, with a last one.
+The witnesses of a fault: witnesses.py COUNT PREFIX SOURCE CA ADDRESS... They come from that source
+to the addresses in turn, which are HOST:PORT, or tls:HOST:PORT for TLS with the CA in that file.
+Says "ready" when all are connected, and answers keep-alives. Each line on its standard input is
+answered with one line of JSON, which says what has become of them since the line before; the end of
+the input ends them, with a last one.
 
 When a keep-alive came is what the kernel wrote on its packet: that this process was late to read it
 is not the server's fault. Nothing is kept of what came, so they can stay for days.
@@ -14,6 +16,7 @@ import os
 import pathlib
 import select
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -23,25 +26,35 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "blackbox")
 import harness  # noqa: E402
 
 SO_TIMESTAMPNS = 35
-SOURCE = "127.1.1.1"  # an address of their own, which no case gets into disrepute
 
 
 class Witness:
     """One of them. Its times are of the wall clock, as the kernel's are."""
 
-    def __init__(self, cid, address):
+    def __init__(self, cid, source, address):
         self.cid = cid
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock.bind((SOURCE, 0))
+        self.sock.bind((source, 0))
         self.sock.settimeout(harness.limit(30))
         self.sock.connect(address)
-        self.sock.sendall(f"{harness.PASSWORD}\n{cid}\n".encode())
+        self.shake_hands()
+        self.send(f"{harness.PASSWORD}\n{cid}\n".encode())
         self.buffer = b""
         self.heard = None  # when the 140 or the last keep-alive came
         self.max_gap_s = 0.0
         self.lost = None  # why it is not connected any more
+
+    def shake_hands(self):
+        """Nothing to do without TLS."""
+
+    def send(self, data):
+        self.sock.sendall(data)
+
+    def plain(self, chunk):
+        """The bytes of the protocol in those that came."""
+        return chunk
 
     def read(self):
         """Takes what has come; returns by how much later than the kernel that was, in seconds."""
@@ -56,6 +69,11 @@ class Witness:
             self.lost = self.lost or "closed"
             return 0.0
         now = came = time.time()
+        try:
+            chunk = self.plain(chunk)
+        except ssl.SSLError as error:
+            self.lost = str(error)
+            return 0.0
         for level, kind, data in extra:
             if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
                 seconds, nanoseconds = struct.unpack("qq", data)
@@ -75,7 +93,7 @@ class Witness:
             self.max_gap_s = max(self.max_gap_s, came - self.heard)
             self.heard = came
             with contextlib.suppress(OSError):  # reading says it better
-                self.sock.send(b"100\n")
+                self.send(b"100\n")
         elif line in harness.REFUSALS.values():
             self.lost = repr(line)
         else:
@@ -88,6 +106,49 @@ class Witness:
         return gap
 
 
+class TlsWitness(Witness):
+    """One whose TLS is in memory, so that its packets can be asked when they came."""
+
+    def __init__(self, cid, source, address, context):
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
+        super().__init__(cid, source, address)
+
+    def shake_hands(self):
+        while True:
+            try:
+                self.tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self.sock.sendall(self.outgoing.read())
+                chunk = self.sock.recv(65536)
+                if not chunk:
+                    sys.exit(f"{self.cid} could not connect: closed within the TLS handshake")
+                self.incoming.write(chunk)
+        self.sock.sendall(self.outgoing.read())
+
+    def send(self, data):
+        self.tls.write(data)
+        self.sock.sendall(self.outgoing.read())
+
+    def plain(self, chunk):
+        self.incoming.write(chunk)
+        found = b""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while some := self.tls.read(65536):
+                found += some
+        return found
+
+
+def witnesses_at(count, prefix, source, ca, addresses):
+    context = ssl.create_default_context(cafile=ca) if ca else None
+    for number in range(count):
+        address = addresses[number % len(addresses)]
+        host, port = address.removeprefix("tls:").rsplit(":", 1)
+        where = (f"{prefix}-{number}", source, (host, int(port)))
+        yield TlsWitness(*where, context) if address.startswith("tls:") else Witness(*where)
+
+
 def report(witnesses, failure, max_delay_s):
     return json.dumps({
         "failure": failure,
@@ -98,8 +159,8 @@ def report(witnesses, failure, max_delay_s):
 
 
 def main():
-    host, port, count, prefix = sys.argv[1:]
-    witnesses = [Witness(f"{prefix}-{number}", (host, int(port))) for number in range(int(count))]
+    count, prefix, source, ca, *addresses = sys.argv[1:]
+    witnesses = list(witnesses_at(int(count), prefix, source, ca, addresses))
     by_fd = {one.sock.fileno(): one for one in witnesses}
     poll = select.epoll()
     for one in witnesses:
