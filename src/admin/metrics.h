@@ -18,9 +18,6 @@ struct server;
 struct sessions;
 struct store;
 
-/* What the text is, for HTTP. */
-#define METRICS_CONTENT_TYPE "text/plain; version=0.0.4; charset=utf-8"
-
 /* Answers to requests are counted by the first digit of their status. */
 #define METRICS_STATUS_CLASSES 6
 

@@ -11,7 +11,7 @@
 
 #include "registry/credential_name.h"
 
-/* What comparing one ID with the globs of one credential may cost (glob_set_weight()): 15 us, if
+/* What comparing one ID with the globs of one credential may cost (sum of glob_weight()): 15 us, if
  * they are short. */
 #define CREDENTIAL_MAX_WEIGHT 1000
 
