@@ -497,7 +497,7 @@ def crowd_of_hellos(case, hello, count):
     return took, entered, slowest
 
 
-@fault("D07", "thousands of hellos at once", rounds=2500, full=8000)
+@fault("D07", "thousands of hellos at once", rounds=2000, full=8000)
 def test_crowd_of_hellos(case, start, ca):
     """Each costs the server a signature, and the client nothing: it is the same one again."""
     start({"limits": {"handshake_timeout": "10h"}}, name="rsa")
