@@ -3,6 +3,7 @@ cliser-agent over TLS: whom it trusts, what it says when it does not, and that T
 way to a command.
 """
 
+import contextlib
 import os
 import re
 import socket
@@ -62,6 +63,13 @@ def bench(folder, ca):
         bench.server.__exit__()
 
 
+def say_end(session):
+    """Sends a close_notify, and does not wait for the agent's, which may have come already."""
+    session.sock.setblocking(False)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        session.sock.unwrap()
+
+
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 def test_session_to_the_order_and_its_version_is_logged(bench, good, version):
     context = good.context()
@@ -86,9 +94,7 @@ def test_order_with_the_end_behind_it_counts_once(bench, good, leave):
     session.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
     session.send("130: shutdown sys")
     if leave:
-        session.sock.setblocking(False)
-        with pytest.raises(ssl.SSLWantReadError):
-            session.sock.unwrap()
+        say_end(session)
     session.sock.shutdown(socket.SHUT_WR)
     bench.wait_acted()
     agent.wait_log(" disconnected ")
@@ -102,9 +108,7 @@ def test_last_line_is_heard_and_an_end_without_one_is_no_error(bench, good, leav
     session = bench.server.accept()
     session.send("450: server full")
     if leave:
-        session.sock.setblocking(False)
-        with pytest.raises(ssl.SSLWantReadError):
-            session.sock.unwrap()
+        say_end(session)
     session.sock.close()
     agent.wait_log(" refused code=450")
     bench.server.connected("web-1", 10).sock.close()
@@ -272,7 +276,7 @@ def test_key_that_others_can_read_is_refused_with_its_mend(bench, ca, good, mode
     copy.chmod(mode)
     result = run_to_the_end(ini_of(bench, "tls = yes", f"cert = {good.cert}", f"key = {copy}"))
     assert result.returncode == 2
-    assert f":7: key: {copy} " in result.stderr and f"chmod 600 {copy}" in result.stderr
+    assert f":7: key: {copy}: " in result.stderr and f"chmod 640 {copy}" in result.stderr
 
 
 def test_unix_socket_has_no_tls(bench):

@@ -76,6 +76,11 @@ def run(build, options):
     return code, [{"build": build, **row} for row in rows]
 
 
+def shortened(notes):
+    """Of what each of many rounds has said, the first ones; and what the oracle said at the end."""
+    return notes if len(notes) <= 7 else [*notes[:4], "…", *notes[-2:]]
+
+
 def cell(text):
     return str(text).replace("|", "\\|").replace("\n", " ")
 
@@ -94,7 +99,7 @@ def table(rows, seconds):
         what = f"{row['what']} ({found[1]})" if found else row["what"]
         lines.append("| " + " | ".join(map(cell, (
             row["row"], what, row["build"], row["rounds"], row["outcome"], row["seconds"],
-            "; ".join(row["notes"])))) + " |")
+            "; ".join(shortened(row["notes"]))))) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -341,8 +341,8 @@ static void change_values(struct fuzz_input *input)
         "UPDATE order_targets SET late = ?1 WHERE rowid = ?2",
         "INSERT OR IGNORE INTO order_waves VALUES (?2, ?2, ?1, NULL, NULL)",
         "INSERT OR IGNORE INTO order_targets VALUES (?2, ?1, 1, 1, 0)",
-        "INSERT OR IGNORE INTO clients (sid, cid, cip, cport, cstatus, since, last_seen, reason,"
-        " node) VALUES (?2, ?1, '', 0, 1, 0, 0, '', '')",
+        ("INSERT OR IGNORE INTO clients (sid, cid, cip, cport, cstatus, since, last_seen, reason,"
+         " node) VALUES (?2, ?1, '', 0, 1, 0, 0, '', '')"),
         "INSERT OR IGNORE INTO orders VALUES (?2, 'x', ?1, 1, NULL, 1, 1)",
         "DELETE FROM clients WHERE rowid = ?2",
         "DELETE FROM order_waves WHERE wave = ?2",

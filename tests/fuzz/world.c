@@ -37,9 +37,16 @@ void world_open(struct world *world, const struct sessions_options *options,
 {
     const struct server_options server_options = {
         .drain_ms = 1000, .user_timeout_ms = 30000, .max_connections = 64};
-    struct listeners_options listeners_options = {
-        .addresses = (char *const[]){clients_address}, .count = 1, .backlog = 128};
-    static const char tls_address[] = "127.0.0.1:0";
+    char tls_address[] = "127.0.0.1:0";
+    char *const addresses[] = {clients_address};
+    char *const tls_addresses[] = {tls_address};
+    const struct listeners_options listeners_options = {
+        .addresses = addresses,
+        .count = 1,
+        .tls_addresses = tls_addresses,
+        .tls_count = with_tls ? 1 : 0,
+        .backlog = 128,
+    };
     struct event_config *config = event_config_new();
     char message[512] = "";
 
@@ -62,11 +69,8 @@ void world_open(struct world *world, const struct sessions_options *options,
     fuzz_require(config && event_config_set_flag(config, EVENT_BASE_FLAG_IGNORE_ENV) == 0);
     world->base = event_base_new_with_config(config);
     event_config_free(config);
-    if (with_tls) {
-        listeners_options.tls_addresses = (char *const[]){strdupa(tls_address)};
-        listeners_options.tls_count = 1;
+    if (with_tls)
         world->tls = make_tls();
-    }
     struct listeners *listeners = listeners_open(&listeners_options, message, sizeof(message));
     fuzz_require(world->base && listeners);
     world->server = server_new(&server_options, world->base, listeners, world->tls, world->sessions,

@@ -29,8 +29,8 @@ __attribute__((constructor)) static void sockets_init(void)
 
     if (fd < 0)
         return;
-    void *mapped = mmap(NULL, POINT_COUNT * sizeof(struct point), PROT_READ | PROT_WRITE,
-                        MAP_SHARED, fd, 0);
+    void *mapped =
+        mmap(NULL, POINT_COUNT * sizeof(struct point), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (mapped != MAP_FAILED)
         points = mapped;
     close(fd);
