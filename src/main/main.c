@@ -14,6 +14,7 @@
 #include "net/conn.h"
 #include "net/listener.h"
 #include "net/server.h"
+#include "net/spare.h"
 #include "net/tls.h"
 #include "registry/registry.h"
 #include "session/session.h"
@@ -309,6 +310,7 @@ static int open_registry(struct daemon *daemon)
 
 static int open_server(struct daemon *daemon)
 {
+    spare_install();
     struct event_config *event_config = event_config_new();
     struct tls *tls = config_take_tls(&daemon->started);
     const struct server_options options = server_options_of(daemon, &daemon->started);

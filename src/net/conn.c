@@ -17,6 +17,7 @@
 #include "base/container_of.h"
 #include "base/log.h"
 #include "cliser/proto.h"
+#include "net/spare.h"
 #include "net/tls.h"
 
 #include <event2/buffer.h>
@@ -91,6 +92,7 @@ static size_t take_lines(struct conn *conn, const char *bytes, size_t len);
 static void drain_kept(struct conn *conn, size_t len);
 static void keep(struct conn *conn, const char *bytes, size_t len);
 static struct bufferevent *bufferevent_of(struct conn *conn);
+static struct bufferevent *new_tls_bufferevent(struct conn *conn);
 static size_t unsent(const struct conn *conn);
 static bool will_be_sent(const struct conn *conn);
 static void end_by_peer(struct conn *conn, enum reason reason);
@@ -528,10 +530,8 @@ static struct bufferevent *bufferevent_of(struct conn *conn)
     if (conn->bev)
         return conn->bev;
 
-    struct bufferevent *bev =
-        conn->tls ? bufferevent_openssl_socket_new(conn->env->base, fd_of(conn), conn->tls->ssl,
-                                                   BUFFEREVENT_SSL_OPEN, 0)
-                  : bufferevent_socket_new(conn->env->base, fd_of(conn), 0);
+    struct bufferevent *bev = conn->tls ? new_tls_bufferevent(conn)
+                                        : bufferevent_socket_new(conn->env->base, fd_of(conn), 0);
     if (!bev)
         return NULL;
     bufferevent_setcb(bev, conn_on_read, conn_on_write, conn_on_event, conn);
@@ -541,6 +541,16 @@ static struct bufferevent *bufferevent_of(struct conn *conn)
     if (bufferevent_enable(bev, EV_READ) != 0)
         conn->gone = true;
     return conn->gone ? NULL : bev;
+}
+
+static struct bufferevent *new_tls_bufferevent(struct conn *conn)
+{
+    if (!spare_begin())
+        return NULL;
+    struct bufferevent *bev = bufferevent_openssl_socket_new(
+        conn->env->base, fd_of(conn), conn->tls->ssl, BUFFEREVENT_SSL_OPEN, 0);
+    spare_end();
+    return bev;
 }
 
 static size_t unsent(const struct conn *conn)

@@ -259,16 +259,25 @@ def test_renegotiation_is_refused(case, start, ca):
 # --- D04 ----------------------------------------------------------------------------------------
 
 
-@fault("D04", "kill -9 of a process with TLS clients", rounds=50, full=1000)
-def test_end_without_close_notify_is_an_end(case, start, ca):
-    server = start()
-    case.allow("each coming and going is a line", log_lines=2 * case.rounds + 100)
-    gone = Witnesses(server, case.rounds, "gone", addresses=[server.tls_address], ca=ca)
+def come_and_be_killed(case, ca):
+    """A process with TLS clients, which answer until it is killed."""
+    gone = Witnesses(case.server, case.rounds, "gone", addresses=[case.server.tls_address], ca=ca)
     try:
         wait_until(lambda: case.connected() == case.witnesses.count + case.rounds)
         assert not gone.report()["lost"]
     finally:
         gone.kill()
+    wait_until(lambda: case.connected() == case.witnesses.count, 10, "nobody but the witnesses")
+
+
+@fault("D04", "kill -9 of a process with TLS clients", rounds=50, full=1000)
+def test_end_without_close_notify_is_an_end(case, start, ca):
+    start()
+    # Once, so that the heap is as large as it needs to be.
+    come_and_be_killed(case, ca)
+    case.begin()
+    case.allow("each coming and going is a line", log_lines=2 * case.rounds + 100)
+    come_and_be_killed(case, ca)
     wait_freed(case)
     # A question on its way, which nobody reads any more, makes a reset of an end.
     left, reset = grown(case, disconnected("left")), grown(case, disconnected("reset"))
@@ -438,19 +447,21 @@ def test_certificates_change_and_disconnect_nobody(case, start, ca, folder):
 def test_flood_of_full_handshakes(case, start, ca):
     server = start(name="rsa")
     host, port = server.tls_address
-    floods = [subprocess.Popen(["openssl", "s_time", "-connect", f"{host}:{port}", "-new",
-                                "-time", str(case.rounds)],
+    # Behind us and the server where processors are scarce: we measure.
+    floods = [subprocess.Popen(["nice", "openssl", "s_time", "-connect", f"{host}:{port}",
+                                "-new", "-time", str(case.rounds)],
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
               for _ in range(4)]
-    slowest = entered = 0
+    comers = {"plain": lambda: Client(server), "TLS": lambda: TlsClient(server, ca.context())}
+    slowest = dict.fromkeys(comers, 0.0)
+    entered = 0
     try:
         while any(flood.poll() is None for flood in floods):
-            for address in (server.address, server.tls_address):
+            for kind, come in comers.items():
                 began = time.monotonic()
-                with (Client(server) if address == server.address else
-                      TlsClient(server, ca.context())) as client:
+                with come() as client:
                     assert client.outcome(f"good-{entered % 100}") in (140, 421)
-                slowest = max(slowest, time.monotonic() - began)
+                slowest[kind] = max(slowest[kind], time.monotonic() - began)
                 entered += 1
     finally:
         for flood in floods:
@@ -458,10 +469,11 @@ def test_flood_of_full_handshakes(case, start, ca):
             flood.wait()
     case.allow("good clients are lines", log_lines=3 * entered + 200)
     full = grown(case, handshakes("full"))
-    case.note(f"{full / case.rounds:.0f} handshakes a second; {entered} others entered, "
-              f"in {slowest:.2f} s at most")
+    case.note(f"{full / case.rounds:.0f} handshakes a second; {entered} others entered, plain ones "
+              f"in {slowest['plain']:.2f} s at most, by TLS in {slowest['TLS']:.2f} s")
     assert full > 50 * case.rounds / SCALE
-    assert slowest < limit(2)
+    waited_s = case.processor_wait.worst(2)
+    assert slowest["plain"] < limit(1) + waited_s and slowest["TLS"] < limit(3) + waited_s
     wait_freed(case)
 
 
@@ -497,7 +509,7 @@ def crowd_of_hellos(case, hello, count):
     return took, entered, slowest
 
 
-@fault("D07", "thousands of hellos at once", rounds=2500, full=8000)
+@fault("D07", "thousands of hellos at once", rounds=2000, full=4500)
 def test_crowd_of_hellos(case, start, ca):
     """Each costs the server a signature, and the client nothing: it is the same one again."""
     start({"limits": {"handshake_timeout": "10h"}}, name="rsa")

@@ -350,18 +350,49 @@ def tls_session(version):
     return script
 
 
+def tls_half_line(world, tag):
+    """Only the moment in which a TLS connection gets a bufferevent, and what follows."""
+    client = world.half_line
+    try:
+        say_part(client, "1")
+        say_part(client, "00\n")
+        client.expect(KEEP_ALIVE)
+        client.leave()
+    except (OSError, EOFError) as error:
+        raise Lost(f"TLS: {error!r}") from None
+    finally:
+        client.close()
+
+
+def connect_for_half_line(world, tag):
+    world.half_line = TlsGuest(world.server, world.ca.context())
+    handshake(world.half_line, f"half-{tag}")
+
+
+tls_half_line.prepare = connect_for_half_line
+
+
 class TlsGuest(TlsClient, Guest):
     """The same over TLS, which may end within its handshake."""
 
 
-@fault("G01", "the n-th allocation of a TLS session fails, from the handshake to the end")
-@pytest.mark.parametrize("spell", [1, 3, FOREVER], ids=["one", "three", "all"])
-def test_tls_client(world, folder, ca, spell):
+@fault("G01", "the n-th allocation fails when half a line comes over TLS, for every n")
+def test_half_a_line_over_tls(world, folder, ca):
     place(folder, *pair(ca))
     world.ca = ca
     world.start({"server": TLS_KEYS})
-    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-        world.every_n(tls_session(version), spell=spell, after=forget_strangers)
+    for spell in (1, 2, FOREVER):
+        world.every_n(tls_half_line, spell=spell, after=forget_strangers, rounds=0)
+
+
+@fault("G01", "the n-th allocation of a TLS session fails, from the handshake to the end")
+def test_tls_client(world, folder, ca):
+    place(folder, *pair(ca))
+    world.ca = ca
+    world.start({"server": TLS_KEYS})
+    for spell in (1, 3, FOREVER):
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            world.every_n(tls_session(version), spell=spell, after=forget_strangers)
     assert world.control.metrics()["cliser_tls_connections"] == 0
 
 

@@ -158,21 +158,36 @@ def report(witnesses, failure, max_delay_s):
     })
 
 
-def main():
-    count, prefix, source, ca, *addresses = sys.argv[1:]
-    witnesses = list(witnesses_at(int(count), prefix, source, ca, addresses))
-    by_fd = {one.sock.fileno(): one for one in witnesses}
-    poll = select.epoll()
-    for one in witnesses:
-        while one.heard is None and not one.lost:
-            one.read()
-        if one.lost:
-            sys.exit(f"{one.cid} could not connect: {one.lost}")
+def connect(poll, coming):
+    """Lets all of them in. Those who are answer while the others come: TLS takes its time."""
+    by_fd = {}
+    missing = []
+
+    def listen(timeout=None):
+        for fd, _ in poll.poll(timeout):
+            by_fd[fd].read()
+            if by_fd[fd].lost:
+                sys.exit(f"{by_fd[fd].cid} could not connect: {by_fd[fd].lost}")
+
+    for one in coming:
         one.sock.setblocking(False)
         poll.register(one.sock, select.EPOLLIN)
-    poll.register(0, select.EPOLLIN)
+        by_fd[one.sock.fileno()] = one
+        missing.append(one)
+        listen(0)
+    while missing := [one for one in missing if one.heard is None]:
+        listen()
+    return by_fd
+
+
+def main():
+    count, prefix, source, ca, *addresses = sys.argv[1:]
     with contextlib.suppress(OSError):
         os.nice(-10)  # an answer that is late may be a client that is dropped
+    poll = select.epoll()
+    by_fd = connect(poll, witnesses_at(int(count), prefix, source, ca, addresses))
+    witnesses = list(by_fd.values())
+    poll.register(0, select.EPOLLIN)
     print("ready", flush=True)
 
     failure = None
