@@ -81,6 +81,7 @@ static void finish_handshake(struct conn *conn);
 static void fail_handshake(struct conn *conn);
 static void read_socket(struct conn *conn);
 static bool read_once(struct conn *conn);
+static void wait_for_write(struct conn *conn);
 static void take_bytes(struct conn *conn, const char *bytes, size_t len);
 static ssize_t receive(struct conn *conn, void *bytes, size_t size);
 static ssize_t transmit(struct conn *conn, const void *bytes, size_t len);
@@ -404,8 +405,19 @@ static bool read_once(struct conn *conn)
         end_by_peer(conn, REASON_LEFT);
     } else if (errno != EAGAIN && errno != EINTR) {
         end_by_peer(conn, reason_of_errno(errno));
+    } else if (conn->tls && !conn->closing && tls_wants_write(conn->tls->ssl)) {
+        wait_for_write(conn);
     }
     return got > 0;
+}
+
+/* OpenSSL owes the peer an answer, such as a new key, and reads no more before the socket has taken
+ * it. The socket stays readable meanwhile, so our own event would keep us busy; a bufferevent waits
+ * for what OpenSSL waits for. */
+static void wait_for_write(struct conn *conn)
+{
+    if (!bufferevent_of(conn))
+        session_end(&conn->session, REASON_RESOURCES, clock_now());
 }
 
 /* Behind what is kept already, if something is. */

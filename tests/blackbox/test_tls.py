@@ -19,7 +19,7 @@ import pytest
 from control import Control
 from harness import (ASK_ID, ASK_PASSWORD, BIN, CONNECTED, KEEP_ALIVE, REFUSALS, Client, Witness,
                      holds_for, limit, run, wait_until)
-from pki import Authority, MemoryTls, TlsClient, openssl
+from pki import Authority, LibsslTls, MemoryTls, TlsClient, openssl
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 BOTH = pytest.mark.parametrize("version", [V12, V13], ids=["1.2", "1.3"])
@@ -609,6 +609,31 @@ def test_key_update_changes_nothing(start_tls):
     process.kill()
     process.communicate()
     assert end_of(server, "web-1") in ("left", "reset")
+
+
+@pytest.mark.parametrize("registered", [False, True], ids=["before-140", "after"])
+def test_answers_that_nobody_reads_do_not_keep_the_server_busy(start_tls, registered):
+    """OpenSSL reads no more while it owes a key update, and the socket stays readable."""
+    server = start_tls({"limits": {"handshake_timeout": "10h"}})
+    with LibsslTls(server, rcvbuf=2048, mss=536) as client, Client(server) as other:
+        if registered:
+            client.send(b"secret\nweb-1\n")
+            assert [client.read_line() for _ in range(3)] == [ASK_PASSWORD, ASK_ID, CONNECTED]
+        assert client.ask_for_new_keys() > 100
+        before = server.cpu_seconds()
+        time.sleep(1)
+        assert server.cpu_seconds() - before < 0.1
+        other.handshake("other")
+        # What it owes is sent when there is room, and then all goes on.
+        client.client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        if registered:
+            assert Control(server).post("/v1/clients/web-1/disconnect")[0] < 300
+            assert client.read_line() == REFUSALS[430]
+        else:
+            for line, answer in ((ASK_PASSWORD, b"secret\n"), (ASK_ID, b"web-1\n")):
+                assert client.read_line() == line
+                client.send(answer)
+            assert client.read_line() == CONNECTED
 
 
 # --- certificates of clients --------------------------------------------------------------------
