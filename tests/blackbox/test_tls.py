@@ -614,7 +614,8 @@ def test_key_update_changes_nothing(start_tls):
 @pytest.mark.parametrize("registered", [False, True], ids=["before-140", "after"])
 def test_answers_that_nobody_reads_do_not_keep_the_server_busy(start_tls, registered):
     """OpenSSL reads no more while it owes a key update, and the socket stays readable."""
-    server = start_tls({"limits": {"handshake_timeout": "10h"}})
+    server = start_tls({"limits": {"handshake_timeout": "10h"},
+                        "keepalive": {"interval": "2s", "misses": 255}})
     with LibsslTls(server, rcvbuf=2048, mss=536) as client, Client(server) as other:
         if registered:
             client.send(b"secret\nweb-1\n")
