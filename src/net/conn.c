@@ -269,6 +269,7 @@ static bool start_tls(struct conn *conn, int fd)
     conn->tls->conn = conn;
     conn->tls->ssl = env->tls ? tls_accept(env->tls, fd) : NULL;
     env->tls_stats.open++;
+    env->tls_stats.pending++;
     return conn->tls->ssl &&
            event_assign(&conn->readable, env->base, fd, EV_READ, conn_on_shaking, conn) == 0;
 }
@@ -281,6 +282,7 @@ static void free_tls(struct conn *conn)
         return;
     unready(tls);
     conn->env->tls_stats.open--;
+    conn->env->tls_stats.pending -= !tls->is_open;
     SSL_free(tls->ssl);
     free(tls);
     conn->tls = NULL;
@@ -362,6 +364,7 @@ static void finish_handshake(struct conn *conn)
         stats->full++;
     duration_histogram_record(&stats->work, tls->work_us);
     tls->is_open = true;
+    stats->pending--;
     if (!watch(conn, EV_READ | EV_PERSIST, conn_on_readable)) {
         session_end(&conn->session, REASON_RESOURCES, clock_now());
         return;

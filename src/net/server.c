@@ -242,6 +242,8 @@ static void server_on_accept(void *user, int fd, const struct address *from, boo
     server->stats.accepted++;
     peer_address_set(&peer, from);
     enum reason reason = sessions_admit(server->sessions, &peer, now);
+    if (reason == REASON_NONE && is_tls)
+        reason = sessions_admit_tls(server->sessions, server->conn_env.tls_stats.pending);
     if (reason == REASON_NONE && server->conn_count >= server->options.max_connections)
         reason = REASON_FULL;
     if (reason != REASON_NONE) {
