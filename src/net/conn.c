@@ -82,6 +82,7 @@ static void finish_handshake(struct conn *conn);
 static void fail_handshake(struct conn *conn);
 static void read_socket(struct conn *conn);
 static bool read_once(struct conn *conn);
+static void wait_for_write(struct conn *conn);
 static void take_bytes(struct conn *conn, const char *bytes, size_t len);
 static ssize_t receive(struct conn *conn, void *bytes, size_t size);
 static ssize_t transmit(struct conn *conn, const void *bytes, size_t len);
@@ -270,6 +271,7 @@ static bool start_tls(struct conn *conn, int fd)
     conn->tls->conn = conn;
     conn->tls->ssl = env->tls ? tls_accept(env->tls, fd) : NULL;
     env->tls_stats.open++;
+    env->tls_stats.pending++;
     return conn->tls->ssl &&
            event_assign(&conn->readable, env->base, fd, EV_READ, conn_on_shaking, conn) == 0;
 }
@@ -282,6 +284,7 @@ static void free_tls(struct conn *conn)
         return;
     unready(tls);
     conn->env->tls_stats.open--;
+    conn->env->tls_stats.pending -= !tls->is_open;
     SSL_free(tls->ssl);
     free(tls);
     conn->tls = NULL;
@@ -363,6 +366,7 @@ static void finish_handshake(struct conn *conn)
         stats->full++;
     duration_histogram_record(&stats->work, tls->work_us);
     tls->is_open = true;
+    stats->pending--;
     if (!watch(conn, EV_READ | EV_PERSIST, conn_on_readable)) {
         session_end(&conn->session, REASON_RESOURCES, clock_now());
         return;
@@ -406,8 +410,19 @@ static bool read_once(struct conn *conn)
         end_by_peer(conn, REASON_LEFT);
     } else if (errno != EAGAIN && errno != EINTR) {
         end_by_peer(conn, reason_of_errno(errno));
+    } else if (conn->tls && !conn->closing && tls_wants_write(conn->tls->ssl)) {
+        wait_for_write(conn);
     }
     return got > 0;
+}
+
+/* OpenSSL owes the peer an answer, such as a new key, and reads no more before the socket has taken
+ * it. The socket stays readable meanwhile, so our own event would keep us busy; a bufferevent waits
+ * for what OpenSSL waits for. */
+static void wait_for_write(struct conn *conn)
+{
+    if (!bufferevent_of(conn))
+        session_end(&conn->session, REASON_RESOURCES, clock_now());
 }
 
 /* Behind what is kept already, if something is. */

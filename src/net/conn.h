@@ -37,6 +37,7 @@ struct conn_tls_stats {
     uint64_t failed;    /* the peer spoke no TLS, or none that is allowed here */
     uint64_t abandoned; /* the connection ended before it had come to one or the other */
     uint64_t open;      /* TLS connections that are there now, handshakes too */
+    uint64_t pending;   /* of those, the ones whose handshake is not done */
 
     /* How long each that came to its end has kept us busy, all its steps together. */
     struct duration_histogram work;

@@ -58,6 +58,7 @@ struct server {
 
 static void server_on_timer(evutil_socket_t fd, short what, void *user);
 static void server_on_accept(void *user, int fd, const struct address *from, bool is_tls);
+static bool drop_oldest_lingering(struct server *server);
 static void server_on_dying(void *user, struct conn *conn);
 static void turn_away(struct server *server, int fd, const struct peer_address *peer, bool is_tls,
                       enum reason reason, struct moment now);
@@ -242,7 +243,10 @@ static void server_on_accept(void *user, int fd, const struct address *from, boo
     server->stats.accepted++;
     peer_address_set(&peer, from);
     enum reason reason = sessions_admit(server->sessions, &peer, now);
-    if (reason == REASON_NONE && server->conn_count >= server->options.max_connections)
+    if (reason == REASON_NONE && is_tls)
+        reason = sessions_admit_tls(server->sessions, server->conn_env.tls_stats.pending);
+    if (reason == REASON_NONE && server->conn_count >= server->options.max_connections &&
+        !drop_oldest_lingering(server))
         reason = REASON_FULL;
     if (reason != REASON_NONE) {
         turn_away(server, fd, &peer, is_tls, reason, now);
@@ -260,6 +264,20 @@ static void server_on_accept(void *user, int fd, const struct address *from, boo
         conn->place = CONN_LIVE;
         server->live_count++;
     }
+}
+
+/* Who has been refused may read why while there is room, and keeps nobody out: no limit counts them
+ * any more, so they could be as many as there are descriptors. Returns false if there is none. */
+static bool drop_oldest_lingering(struct server *server)
+{
+    struct conn *oldest = TAILQ_FIRST(&server->lingering);
+
+    if (!oldest)
+        return false;
+    TAILQ_REMOVE(&server->lingering, oldest, link);
+    conn_free(oldest);
+    server->conn_count--;
+    return true;
 }
 
 /* Its session is over, or it lingered and has nothing to wait for any more. */

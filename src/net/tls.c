@@ -180,6 +180,11 @@ bool tls_has_more(const SSL *ssl)
     return SSL_pending(ssl) > 0;
 }
 
+bool tls_wants_write(const SSL *ssl)
+{
+    return SSL_want_write(ssl);
+}
+
 void tls_say_end(SSL *ssl)
 {
     if (SSL_is_init_finished(ssl) && !(SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN))

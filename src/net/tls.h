@@ -66,6 +66,9 @@ ssize_t tls_send(SSL *ssl, const void *bytes, size_t len);
  * know of them. */
 bool tls_has_more(const SSL *ssl);
 
+/* Does it read nothing more until the socket has taken what it owes the peer? Of the last call. */
+bool tls_wants_write(const SSL *ssl);
+
 /* Tells the peer that nothing more will come, as far as the socket takes it. */
 void tls_say_end(SSL *ssl);
 

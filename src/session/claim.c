@@ -19,6 +19,7 @@ struct probe {
 };
 
 static bool may_claim(struct session *session, const char *id, size_t len);
+static void welcome(struct session *newcomer, struct registry_record *record);
 static void hold(struct session *session, struct registry_record *record);
 static void contest(struct session *session, struct registry_record *record);
 static void start_probe(struct session *session, struct registry_record *record);
@@ -102,7 +103,7 @@ void claim_release(struct session *session, bool was_connected, enum reason reas
     if (record->probe) {
         struct session *newcomer = record->probe->newcomer;
         end_probe(all, record);
-        hold(newcomer, record);
+        welcome(newcomer, record);
     } else {
         settle_record(all, record);
     }
@@ -151,6 +152,17 @@ static bool may_claim(struct session *session, const char *id, size_t len)
 
     return credentials_allow(all->credentials, session->login.credential, id, len) &&
            (!all->ops->may_have_id || all->ops->may_have_id(session, id, len));
+}
+
+/* It has waited for the ID, and a reload meanwhile may say that it is not for it any more. */
+static void welcome(struct session *newcomer, struct registry_record *record)
+{
+    if (may_claim(newcomer, record->cid, record->cid_len)) {
+        hold(newcomer, record);
+        return;
+    }
+    session_end(newcomer, REASON_NOT_ALLOWED, newcomer->all->now);
+    settle_record(newcomer->all, record);
 }
 
 /* The ID is free: it belongs to this session from here on, and the store is asked to say so too. */

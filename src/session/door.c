@@ -36,6 +36,11 @@ enum reason sessions_admit(struct sessions *all, const struct peer_address *peer
     return REASON_NONE;
 }
 
+enum reason sessions_admit_tls(struct sessions *all, size_t pending)
+{
+    return limits_admit_tls(&all->options.limits, pending, draw(all)) ? REASON_NONE : REASON_FULL;
+}
+
 int sessions_turn_away(struct sessions *all, const struct peer_address *peer, enum reason reason,
                        struct moment now)
 {

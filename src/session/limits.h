@@ -9,6 +9,7 @@
 struct limits_options {
     uint64_t max_clients; /* that are registered or being registered, 1 or more */
     uint64_t max_pending; /* sessions that are not yet registered, 1 or more */
+    uint64_t max_tls_pending; /* of those, the ones whose TLS handshake is not done, 1 or more */
     /* Of one source (session/sources.h). */
     uint64_t max_per_source;  /* sessions; 0: no limit */
     uint64_t auth_failures;   /* wrong passwords that bring a penalty; 0: none do */
@@ -24,5 +25,9 @@ struct limits_options {
  */
 bool limits_admit(const struct limits_options *limits, uint64_t clients, uint64_t pending,
                   uint64_t random);
+
+/* The same rule for one more TLS handshake, which takes far more memory than a session, while there
+ * are that many (docs/configuration.md, max_tls_pending). */
+bool limits_admit_tls(const struct limits_options *limits, uint64_t pending, uint64_t random);
 
 #endif

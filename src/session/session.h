@@ -158,6 +158,9 @@ void sessions_reload(struct sessions *all, const struct sessions_options *option
 enum reason sessions_admit(struct sessions *all, const struct peer_address *peer,
                            struct moment now);
 
+/* The same of one that will begin with a TLS handshake, for that alone: so many are under way. */
+enum reason sessions_admit_tls(struct sessions *all, size_t pending);
+
 /*
  * Counts and logs a newcomer that gets no session: what sessions_admit() said, REASON_FULL, or
  * REASON_RESOURCES for want of memory or epoll watches. Returns the refusal that is to be sent, or

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <time.h>
@@ -109,6 +110,7 @@ static const char *const upgrades[SCHEMA_VERSION] = {[1] = SCHEMA_2, [2] = SCHEM
 static int lock_file(struct sqlite_file *f);
 static bool has_our_mark(int fd);
 static int check_ours(struct sqlite_file *f, int64_t *version);
+static bool is_about_reading(const char *verdict);
 static int prepare(struct sqlite_file *f, int begin, int end);
 static int begin_upgrade(struct sqlite_file *f, int64_t version);
 static int use_wal(struct sqlite_file *f);
@@ -330,6 +332,7 @@ static int check_ours(struct sqlite_file *f, int64_t *version)
     int64_t application = 0;
     int64_t tables = 0;
     sqlite3_stmt *check = NULL;
+    int result = -1;
 
     if (query_number(f, "PRAGMA application_id", &application) != 0 ||
         query_number(f, "PRAGMA user_version", version) != 0 ||
@@ -352,16 +355,34 @@ static int check_ours(struct sqlite_file *f, int64_t *version)
         return -1;
     }
 
+    f->is_ours = true;
     const char *verdict = NULL;
     if (sqlite3_prepare_v2(f->db, "PRAGMA quick_check(1)", -1, &check, NULL) == SQLITE_OK &&
         sqlite3_step(check) == SQLITE_ROW)
         verdict = (const char *)sqlite3_column_text(check, 0);
-    const bool whole = verdict && strcmp(verdict, "ok") == 0;
+    if (!verdict) {
+        sqlite_file_fail(f, "cannot be checked");
+    } else if (strcmp(verdict, "ok") == 0) {
+        result = 0;
+    } else if (is_about_reading(verdict)) {
+        snprintf(f->error, sizeof(f->error), "cannot be checked: %s", verdict);
+    } else {
+        snprintf(f->error, sizeof(f->error), "is damaged");
+        (void)sqlite_file_note_damage(f);
+    }
     sqlite3_finalize(check);
-    if (whole)
-        return 0;
-    snprintf(f->error, sizeof(f->error), "is damaged");
-    return sqlite_file_note_damage(f);
+    return result;
+}
+
+/* SQLite says of a page that memory or the disk did not let it read the same as of one that is
+ * wrong, but for the code: "... unable to get the page. error code=10". */
+static bool is_about_reading(const char *verdict)
+{
+    static const char begin[] = "error code=";
+    const char *code = strstr(verdict, begin);
+    const long number = code ? strtol(code + strlen(begin), NULL, 10) & 0xff : SQLITE_CORRUPT;
+
+    return number != SQLITE_CORRUPT && number != SQLITE_NOTADB;
 }
 
 static int prepare(struct sqlite_file *f, int begin, int end)

@@ -9,10 +9,14 @@ Certificates for the tests of TLS, made with openssl(1), and clients that speak 
   TlsClient   harness.Client over TLS. The end of its stream has to be told (close_notify), or a
               test says that it may be cut.
   MemoryTls   the same without a socket in it: a test decides which bytes go out, and how.
+  LibsslTls   OpenSSL by its own functions, for what Python's ssl does not offer.
 """
 
 import contextlib
+import ctypes
+import ctypes.util
 import pathlib
+import select
 import socket
 import ssl
 import subprocess
@@ -191,3 +195,85 @@ class MemoryTls:
             except ssl.SSLWantReadError:
                 assert self.read_more(), f"the stream ended after {line!r}"
         return line
+
+
+class LibsslTls:
+    """
+    A client of TLS 1.3 that can have the server change its keys. It checks no certificate. What it
+    says is put by in memory, so that it can go on reading, or not, whatever the socket takes.
+    """
+
+    REQUESTED = 1
+
+    def __init__(self, server, rcvbuf=None, mss=None):
+        self.ssl_lib = ctypes.CDLL(ctypes.util.find_library("ssl") or "libssl.so.3")
+        self.lib = ctypes.CDLL(ctypes.util.find_library("crypto") or "libcrypto.so.3")
+        for lib, name in ((self.ssl_lib, "TLS_client_method"), (self.ssl_lib, "SSL_CTX_new"),
+                          (self.ssl_lib, "SSL_new"), (self.lib, "BIO_s_mem"),
+                          (self.lib, "BIO_new")):
+            getattr(lib, name).restype = ctypes.c_void_p
+        self.context = self._new("SSL_CTX_new", self._new("TLS_client_method"))
+        self.ssl = self._new("SSL_new", self.context)
+        self.incoming, self.outgoing = [
+            ctypes.c_void_p(self.lib.BIO_new(ctypes.c_void_p(self.lib.BIO_s_mem())))
+            for _ in range(2)]
+        self.ssl_lib.SSL_set_bio(self.ssl, self.incoming, self.outgoing)  # owns both
+        self.waiting = b""  # for the socket to take it
+        self.client = Client(server.tls_address, rcvbuf=rcvbuf, mss=mss)
+        self.client.sock.setblocking(False)
+        self._finish(lambda: self.ssl_lib.SSL_connect(self.ssl))
+
+    def _new(self, name, *args):
+        return ctypes.c_void_p(getattr(self.ssl_lib, name)(*args))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.ssl_lib.SSL_free(self.ssl)
+        self.ssl_lib.SSL_CTX_free(self.context)
+        self.client.close()
+
+    def _send_waiting(self):
+        """Sends what the socket takes."""
+        buf = ctypes.create_string_buffer(65536)
+        while (count := self.lib.BIO_read(self.outgoing, buf, len(buf))) > 0:
+            self.waiting += buf.raw[:count]
+        with contextlib.suppress(BlockingIOError):
+            while self.waiting:
+                self.waiting = self.waiting[self.client.sock.send(self.waiting):]
+
+    def _finish(self, call):
+        """Calls until it is done, and reads and sends meanwhile."""
+        while (result := call()) <= 0:
+            self._send_waiting()
+            sock = self.client.sock
+            readable, _, _ = select.select([sock], [sock] if self.waiting else [], [], limit(5))
+            if readable:
+                data = sock.recv(65536)
+                assert data, "the server has ended the stream"
+                self.lib.BIO_write(self.incoming, data, len(data))
+        self._send_waiting()
+        return result
+
+    def send(self, data):
+        self._finish(lambda: self.ssl_lib.SSL_write(self.ssl, data, len(data)))
+
+    def read_line(self):
+        buf = ctypes.create_string_buffer(1)
+        line = b""
+        while not line.endswith(b"\n"):
+            self._finish(lambda: self.ssl_lib.SSL_read(self.ssl, buf, 1))
+            line += buf.raw
+        return line
+
+    def ask_for_new_keys(self):
+        """Has the server answer with new keys of its own, until it takes no more questions, since
+        nobody reads the answers. Returns how often."""
+        count = 0
+        while not self.waiting or select.select([], [self.client.sock], [], 0.5)[1]:
+            assert self.ssl_lib.SSL_key_update(self.ssl, self.REQUESTED) == 1
+            assert self.ssl_lib.SSL_do_handshake(self.ssl) == 1
+            self._send_waiting()
+            count += 1
+        return count

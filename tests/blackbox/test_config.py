@@ -108,6 +108,7 @@ require_reply = auto
 [limits]
 handshake_timeout = 10s
 max_pending = 16384
+max_tls_pending = 2048
 max_per_source = 0
 auth_failures = 10
 auth_penalty = 60s
@@ -141,6 +142,7 @@ GOOD_VALUES = [
     ("keepalive", "require_reply", ["auto", "yes", "no"]),
     ("limits", "handshake_timeout", ["100ms", "10s"]),
     ("limits", "max_pending", ["1", "16384"]),
+    ("limits", "max_tls_pending", ["1", "2048"]),
     ("limits", "max_per_source", ["0", "1", "65535"]),
     ("limits", "auth_failures", ["0", "1", "1000000"]),
     ("limits", "auth_penalty", ["1ms", "60s", "1d"]),
@@ -175,6 +177,7 @@ BAD_VALUES = [
     ("keepalive", "require_reply", ["true", "sometimes", ""]),
     ("limits", "handshake_timeout", ["0s", "10", "never", ""]),
     ("limits", "max_pending", ["0", "-1", "all", ""]),
+    ("limits", "max_tls_pending", ["0", "-1", "all", ""]),
     ("limits", "max_per_source", ["-1", "none", "1.5", ""]),
     ("limits", "auth_failures", ["-1", "1000001", "never", ""]),
     ("limits", "auth_penalty", ["0ms", "60", "2d", "never", ""]),

@@ -187,6 +187,23 @@ def test_descriptor_limit_is_raised_as_far_as_it_may(start_server):
     assert 0 < clients < soft
 
 
+def test_refused_clients_that_do_not_close_keep_nobody_out(start_server):
+    """They have 2 s to read why, and no limit counts them: there may be very many in that time."""
+    server = start_server(limits={resource.RLIMIT_NOFILE: (200, 200)})
+    room = int(server.find_log(r" limits .* clients=(\d+)").group(1))
+    refused = []
+    for _ in range(3 * room):
+        client = Client(server)
+        client.send(b"\n")
+        client.expect(ASK_PASSWORD)
+        client.expect(REFUSALS[400])
+        refused.append(client)
+    with Client(server) as client:
+        client.handshake("web-1")
+    for client in refused:
+        client.close()
+
+
 def test_out_of_descriptors_pauses_accepting_without_spinning_and_resumes(start_server):
     server = start_server({"keepalive": {"interval": "100ms", "require_reply": "yes"},
                            "limits": {"handshake_timeout": "10h"}})

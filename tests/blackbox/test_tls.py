@@ -16,7 +16,8 @@ import pytest
 from control import Control
 from harness import (ASK_ID, ASK_PASSWORD, BIN, CONNECTED, KEEP_ALIVE, REFUSALS, Client, Witness,
                      holds_for, limit, run, wait_until)
-from pki import TLS_KEYS, Authority, MemoryTls, TlsClient, openssl, pair, place
+from pki import (TLS_KEYS, Authority, LibsslTls, MemoryTls, TlsClient, openssl, pair,
+                 place)
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 BOTH = pytest.mark.parametrize("version", [V12, V13], ids=["1.2", "1.3"])
@@ -578,6 +579,31 @@ def test_key_update_changes_nothing(start_tls):
     assert end_of(server, "web-1") in ("left", "reset")
 
 
+@pytest.mark.parametrize("registered", [False, True], ids=["before-140", "after"])
+def test_answers_that_nobody_reads_do_not_keep_the_server_busy(start_tls, registered):
+    """OpenSSL reads no more while it owes a key update, and the socket stays readable."""
+    server = start_tls({"limits": {"handshake_timeout": "10h"},
+                        "keepalive": {"interval": "2s", "misses": 255}})
+    with LibsslTls(server, rcvbuf=2048, mss=536) as client, Client(server) as other:
+        if registered:
+            client.send(b"secret\nweb-1\n")
+            assert [client.read_line() for _ in range(3)] == [ASK_PASSWORD, ASK_ID, CONNECTED]
+        assert client.ask_for_new_keys() > 100
+        before = server.cpu_seconds()
+        time.sleep(1)
+        assert server.cpu_seconds() - before < 0.1
+        other.handshake("other")
+        # What it owes is sent when there is room, and then all goes on.
+        client.client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        if registered:
+            assert client.read_line() == KEEP_ALIVE
+        else:
+            for line, answer in ((ASK_PASSWORD, b"secret\n"), (ASK_ID, b"web-1\n")):
+                assert client.read_line() == line
+                client.send(answer)
+            assert client.read_line() == CONNECTED
+
+
 # --- certificates of clients --------------------------------------------------------------------
 
 
@@ -850,6 +876,28 @@ def test_certificate_that_ends_soon_is_warned_of(start_tls, ca, folder):
 
 def test_server_without_tls_has_no_certificate_to_expire(server):
     assert "cliser_tls_certificate_expiry_timestamp_seconds" not in metrics(server)
+
+
+def test_handshakes_under_way_have_a_limit_of_their_own(start_tls, ca):
+    """They are dear: each takes as much memory as a hundred sessions."""
+    server = start_tls({"limits": {"max_tls_pending": 1, "handshake_timeout": "10h"}})
+    with Client(server.tls_address), Client(server) as plain:
+        for _ in range(5):
+            with Client(server.tls_address) as client:
+                client.expect_close()
+        server.wait_log(r" refused reason=full")
+        plain.handshake("plain")
+    # The place of one that is gone is free again, and so is that of one that is done.
+    clients = [wait_until(lambda: connected_over_tls(server, ca)) for _ in range(3)]
+    for client in clients:
+        client.expect(ASK_PASSWORD)
+        client.close()
+
+
+def connected_over_tls(server, ca):
+    """A client with its TLS handshake done, or None if there was no room for one."""
+    with contextlib.suppress(OSError):
+        return TlsClient(server, ca.context())
 
 
 def test_full_server_closes_on_tls_without_a_word(start_tls, ca):

@@ -171,6 +171,22 @@ static void limits_on_pending_do_not_count_the_connected(void **state)
     assert_true(never(&limits, 1000, 4));
 }
 
+/* By the same rule, and by that limit alone. */
+static void limits_on_tls_handshakes_are_their_own(void **state)
+{
+    const struct limits_options limits = {
+        .max_clients = 1, .max_pending = 1, .max_tls_pending = 100};
+    int admitted = 0;
+
+    (void)state;
+    for (uint64_t i = 0; i < TRIES; i++) {
+        assert_true(limits_admit_tls(&limits, 49, hash_number(i)));
+        assert_false(limits_admit_tls(&limits, 100, hash_number(i)));
+        admitted += limits_admit_tls(&limits, 75, hash_number(i));
+    }
+    assert_true(admitted > TRIES * 4 / 10 && admitted < TRIES * 6 / 10);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -181,6 +197,7 @@ int main(void)
         cmocka_unit_test(limits_leave_a_chance_until_the_very_last_place),
         cmocka_unit_test(limits_of_one_two_and_three_pending_let_somebody_in),
         cmocka_unit_test(limits_on_pending_do_not_count_the_connected),
+        cmocka_unit_test(limits_on_tls_handshakes_are_their_own),
     };
 
     return cmocka_run_group_tests(tests, start, NULL);

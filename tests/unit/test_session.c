@@ -1661,6 +1661,34 @@ static void reject_refuses_the_newcomer_whatever_the_holder_does(void **state)
     check_rows();
 }
 
+/* A probe runs, and a reload takes away what the newcomer came with: the ID is not given to it. */
+static void reload_while_a_probe_runs_is_heeded_when_the_id_is_free(void **state)
+{
+    static const bool leaves[] = {false, true};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(leaves); i++) {
+        struct client *holder;
+        struct client *newcomer = come();
+
+        use_policy(DUPLICATE_PROBE);
+        reload_with(sections());
+        holder = enter("web-1");
+        feed(newcomer, "for-web");
+        feed(newcomer, "web-1");
+        assert_non_null(record_of("web-1")->probe);
+        reload();
+        if (leaves[i])
+            session_end(&holder->session, REASON_LEFT, world->now);
+        live(PROBE_US);
+        turn();
+        assert_true(holder->closed);
+        check_refused(newcomer, 422);
+        check_invariants();
+        check_rows();
+    }
+}
+
 /* A probe runs, and a reload changes the policy: at most one gets the ID, and the probe has its
  * end. */
 static void policy_changed_while_a_probe_runs_gives_the_id_to_one(void **state)
@@ -3271,6 +3299,7 @@ int main(void)
         IN_WORLD(takeover_of_a_registering_holder_welcomes_the_last_only),
         IN_WORLD(takeover_of_a_holder_that_is_gone_already_counts_it_once),
         IN_WORLD(reject_refuses_the_newcomer_whatever_the_holder_does),
+        IN_WORLD(reload_while_a_probe_runs_is_heeded_when_the_id_is_free),
         IN_WORLD(policy_changed_while_a_probe_runs_gives_the_id_to_one),
         IN_WORLD(claim_the_store_cannot_take_now_gets_451),
         IN_WORLD(claim_of_an_id_that_lives_on_another_node_gets_421),

@@ -10,6 +10,7 @@
 #include "registry/credential_name.h"
 
 #include <fcntl.h>
+#include <glob.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -802,6 +803,93 @@ static void sqlite_registry_with_a_row_that_is_no_client_is_set_aside(void **sta
     free(whole.bytes);
 }
 
+/* ---- SQLite without memory ---- */
+
+static sqlite3_mem_methods real_memory;
+static int allocations_left = -1; /* before one fails; -1: none does */
+static bool all_fail;             /* from that one on */
+
+static bool allocation_fails(void)
+{
+    if (allocations_left < 0)
+        return false;
+    if (allocations_left > 0) {
+        allocations_left--;
+        return false;
+    }
+    if (!all_fail)
+        allocations_left = -1;
+    return true;
+}
+
+static void *failing_malloc(int size)
+{
+    return allocation_fails() ? NULL : real_memory.xMalloc(size);
+}
+
+static void *failing_realloc(void *memory, int size)
+{
+    return allocation_fails() ? NULL : real_memory.xRealloc(memory, size);
+}
+
+static void make_memory_fail_on_demand(void)
+{
+    sqlite3_mem_methods failing;
+
+    assert_int_equal(sqlite3_config(SQLITE_CONFIG_GETMALLOC, &real_memory), SQLITE_OK);
+    failing = real_memory;
+    failing.xMalloc = failing_malloc;
+    failing.xRealloc = failing_realloc;
+    assert_int_equal(sqlite3_config(SQLITE_CONFIG_MALLOC, &failing), SQLITE_OK);
+}
+
+static bool has_set_aside(const struct fixture *f)
+{
+    char pattern[512];
+    glob_t found;
+
+    snprintf(pattern, sizeof(pattern), "%s.damaged-*", f->path);
+    const bool has_some = glob(pattern, 0, NULL, &found) == 0;
+    globfree(&found);
+    return has_some;
+}
+
+/* Whatever fails for want of memory while it is opened says nothing about the file. */
+static void sqlite_registry_is_not_set_aside_for_want_of_memory(void **state)
+{
+    struct fixture *f = *state;
+    unsigned refused = 0;
+
+    make_registry_file(f);
+    for (int mode = 0; mode < 2; mode++) {
+        unsigned in_a_row = 0;
+
+        /* Until there were enough from the beginning on. */
+        for (int count = 0; in_a_row < 20; count += count < 200 ? 1 : 7) {
+            struct registry *registry = registry_new();
+
+            all_fail = mode == 1;
+            allocations_left = count;
+            struct store *store =
+                store_open(&f->options, registry, on_answer, f, f->message, sizeof(f->message));
+            const bool had_enough = allocations_left > 0;
+            allocations_left = -1;
+            refused += !store;
+            in_a_row = had_enough ? in_a_row + 1 : 0;
+            assert_true(store || !had_enough);
+            if (store) {
+                assert_int_equal(registry_count(registry), 300);
+                store_close(store, f->now);
+            }
+            registry_free(registry);
+            assert_false(has_set_aside(f));
+        }
+    }
+    assert_true(refused > 100);
+    open_store(f);
+    assert_int_equal(registry_count(f->registry), 300);
+}
+
 static void sqlite_registry_locked_by_another_program_is_refused(void **state)
 {
     struct fixture *f = *state;
@@ -1405,6 +1493,7 @@ int main(void)
         ON_A_FILE(sqlite_newer_registry_with_a_log_is_refused_untouched),
         ON_A_FILE(sqlite_registry_with_another_table_is_refused_untouched),
         ON_A_FILE(sqlite_registry_with_a_row_that_is_no_client_is_set_aside),
+        ON_A_FILE(sqlite_registry_is_not_set_aside_for_want_of_memory),
         ON_A_FILE(sqlite_registry_locked_by_another_program_is_refused),
         ON_SQLITE(sqlite_second_server_on_one_file_is_refused),
         ON_A_FILE(sqlite_path_that_can_be_no_file_is_refused),
@@ -1431,5 +1520,6 @@ int main(void)
         ON_SQLITE(sqlite_random_life_ends_in_a_file_like_the_registry),
     };
 
+    make_memory_fail_on_demand();
     return cmocka_run_group_tests(tests, start_store_tests, NULL);
 }
