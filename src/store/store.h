@@ -111,8 +111,8 @@ void store_forget(struct store *store, const struct registry_record *record, str
 int store_save_order(struct store *store, const struct store_order *order, struct moment now);
 
 /* Writes down what the record's order_wave and order_flags are now: the client, whose record is
- * stored, is a target of the order saved last. Durable within 100 ms. Its record may be forgotten,
- * and the target with it. */
+ * stored, is a target of the order saved last. Durable within 100 ms, and that it was told at the
+ * end of this turn. Its record may be forgotten, and the target with it. */
 void store_save_target(struct store *store, const struct registry_record *record,
                        struct moment now);
 

@@ -132,7 +132,7 @@ struct sessions_options world_options(void)
         .duplicate_id = DUPLICATE_PROBE,
         .forget_after_ms = UINT64_MAX,
         .explain_refusals = true,
-        .limits = {.max_clients = 16, .max_pending = 32},
+        .limits = {.max_clients = 16, .max_pending = 32, .max_tls_pending = 32},
     };
 }
 
