@@ -53,7 +53,8 @@ def openssl(*args, **options):
 
 
 def new_key(kind):
-    return ["rsa:2048"] if kind == "rsa" else ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    curve = "P-256" if kind == "ec" else kind
+    return ["rsa:2048"] if kind == "rsa" else ["ec", "-pkeyopt", f"ec_paramgen_curve:{curve}"]
 
 
 class Authority:

@@ -878,6 +878,25 @@ def test_server_without_tls_has_no_certificate_to_expire(server):
     assert "cliser_tls_certificate_expiry_timestamp_seconds" not in metrics(server)
 
 
+@BOTH
+def test_keys_that_are_dear_to_agree_on_are_not(start_tls, ca, version):
+    """A peer must not choose what a handshake costs the server."""
+    server = start_tls()
+    context = ca.context(version=version)
+    context.set_ecdh_curve("prime256v1")
+    with TlsClient(server, context) as client:
+        client.expect(ASK_PASSWORD)
+    context.set_ecdh_curve("secp384r1")
+    with pytest.raises(ssl.SSLError):
+        TlsClient(server, context)
+
+
+def test_client_certificate_may_have_a_key_that_no_keys_are_agreed_on_by(start_tls, ca):
+    server = start_tls(client_ca=str(ca.cert))
+    certificate = ca.issue("web-384", "/CN=web-384", None, key="P-384")
+    TlsClient(server, ca.context(certificate, V13)).handshake("web-384").close()
+
+
 def test_handshakes_under_way_have_a_limit_of_their_own(start_tls, ca):
     """They are dear: each takes as much memory as a hundred sessions."""
     server = start_tls({"limits": {"max_tls_pending": 1, "handshake_timeout": "10h"}})
