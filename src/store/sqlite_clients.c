@@ -1,9 +1,12 @@
-/* Rows of the table of clients from records and back. What makes no sense in it is refused. */
+/* Rows of the table of clients from records and back. What makes no sense in it is dropped. */
 #include "store/sqlite_clients.h"
 
+#include "base/log.h"
+#include "cliser/proto.h"
 #include "registry/credential_name.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* More than any file of ours has: sids are given from the lowest, and the registry makes room up to
@@ -11,10 +14,10 @@
 #define MAX_SID    (INT64_C(1) << 26)
 #define MAX_RTT_MS 4e6 /* rtt_us has 32 bits */
 
-static int load_row(struct sqlite_file *f, struct registry *registry, sqlite3_stmt *row,
-                    int64_t now);
+static bool load_row(struct registry *registry, sqlite3_stmt *row, int64_t now);
 
-int sqlite_clients_load(struct sqlite_file *f, struct registry *registry, int64_t now)
+int sqlite_clients_load(struct sqlite_file *f, struct registry *registry, int64_t now,
+                        struct senseless_rows *senseless)
 {
     static const char select[] = "SELECT sid, cid, cip, cport, cstatus, since, last_seen, rtt_ms,"
                                  " reason, credential FROM clients";
@@ -23,14 +26,30 @@ int sqlite_clients_load(struct sqlite_file *f, struct registry *registry, int64_
 
     if (sqlite3_prepare_v2(f->db, select, -1, &row, NULL) != SQLITE_OK)
         return sqlite_file_fail(f, "cannot be read");
-    while ((rc = sqlite3_step(row)) == SQLITE_ROW) {
-        if (load_row(f, registry, row, now) != 0) {
-            sqlite3_finalize(row);
-            return -1;
-        }
+    senseless->count = 0;
+    while ((rc = sqlite3_step(row)) == SQLITE_ROW && senseless->count < MAX_SENSELESS_ROWS) {
+        if (!load_row(registry, row, now))
+            senseless->sids[senseless->count++] = sqlite3_column_int64(row, 0);
     }
     sqlite3_finalize(row);
-    return rc == SQLITE_DONE ? 0 : sqlite_file_fail(f, "cannot be read");
+    if (rc != SQLITE_DONE && rc != SQLITE_ROW)
+        return sqlite_file_fail(f, "cannot be read");
+    if (senseless->count < MAX_SENSELESS_ROWS)
+        return 0;
+    snprintf(f->error, sizeof(f->error), "has many rows that are no clients");
+    return sqlite_file_note_damage(f);
+}
+
+int sqlite_clients_drop(struct sqlite_file *f, const struct senseless_rows *senseless)
+{
+    for (size_t i = 0; i < senseless->count; i++) {
+        sqlite3_bind_int64(f->prepared[SQLITE_STATEMENT_FORGET], 1, senseless->sids[i]);
+        if (sqlite_file_run(f, SQLITE_STATEMENT_FORGET) != 0)
+            return -1;
+        log_event(LOG_LEVEL_ERROR, "registry_row_dropped", LOG_STR("path", f->path),
+                  LOG_NUM("sid", senseless->sids[i]));
+    }
+    return 0;
 }
 
 int sqlite_clients_write_crashed(struct sqlite_file *f, int64_t now)
@@ -107,8 +126,8 @@ int sqlite_clients_write_all(struct sqlite_file *f, const struct registry *regis
     return 0;
 }
 
-static int load_row(struct sqlite_file *f, struct registry *registry, sqlite3_stmt *row,
-                    int64_t now)
+/* Returns false for a row that is no client. */
+static bool load_row(struct registry *registry, sqlite3_stmt *row, int64_t now)
 {
     const int64_t sid = sqlite3_column_int64(row, 0);
     const int64_t cport = sqlite3_column_int64(row, 3);
@@ -117,17 +136,16 @@ static int load_row(struct sqlite_file *f, struct registry *registry, sqlite3_st
     const char *cip = (const char *)sqlite3_column_text(row, 2);
     const char *reason = (const char *)sqlite3_column_text(row, 8);
     const char *credential = (const char *)sqlite3_column_text(row, 9);
-    struct registry_record *record = NULL;
+    const bool makes_sense =
+        sid >= 1 && sid <= MAX_SID && cid && proto_id_valid(cid, strlen(cid)) && cport >= 0 &&
+        cport <= UINT16_MAX && rtt_ms >= 0 && rtt_ms < MAX_RTT_MS &&
+        !registry_find(registry, cid, strlen(cid)) && !registry_by_sid(registry, (uint32_t)sid);
 
-    if (sid >= 1 && sid <= MAX_SID && cid && cport >= 0 && cport <= UINT16_MAX && rtt_ms >= 0 &&
-        rtt_ms < MAX_RTT_MS)
-        record = registry_restore(registry, (uint32_t)sid, cid, strlen(cid));
-    if (!record) {
-        snprintf(f->error, sizeof(f->error),
-                 "has a row (sid %lld) that is no client; restore a copy, or delete that row",
-                 (long long)sid);
-        return sqlite_file_note_damage(f);
-    }
+    if (!makes_sense)
+        return false;
+    struct registry_record *record = registry_restore(registry, (uint32_t)sid, cid, strlen(cid));
+    if (!record)
+        abort(); /* out of memory while starting */
     peer_address_parse(&record->peer, cip ? cip : "", (uint16_t)cport);
     record->since = sqlite3_column_int64(row, 5);
     record->last_seen = sqlite3_column_int64(row, 6);
@@ -137,5 +155,5 @@ static int load_row(struct sqlite_file *f, struct registry *registry, sqlite3_st
         record->credential = credential_name_number(credential);
     if (sqlite3_column_int(row, 4) != 0)
         registry_disconnect(registry, record, REASON_CRASH, now);
-    return 0;
+    return true;
 }

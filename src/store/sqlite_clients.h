@@ -10,9 +10,23 @@
 #include "store/backend.h"
 #include "store/sqlite_file.h"
 
+/* A row or some that are no clients may be somebody's slip; with so many, who knows what the others
+ * are. */
+#define MAX_SENSELESS_ROWS 16
+
+struct senseless_rows {
+    int64_t sids[MAX_SENSELESS_ROWS];
+    size_t count;
+};
+
 /* Adds everyone that the table knows to the empty registry, disconnected since now (REASON_CRASH)
- * if it says connected. */
-int sqlite_clients_load(struct sqlite_file *file, struct registry *registry, int64_t now);
+ * if it says connected; but rows that are no clients, whose sids are put down. With too many of
+ * those the file is damaged. */
+int sqlite_clients_load(struct sqlite_file *file, struct registry *registry, int64_t now,
+                        struct senseless_rows *senseless);
+
+/* Takes those out of the table, so that nobody stumbles over them again, and logs each. */
+int sqlite_clients_drop(struct sqlite_file *file, const struct senseless_rows *senseless);
 
 /* Says in the table as well what loading has made of those that it says are connected. */
 int sqlite_clients_write_crashed(struct sqlite_file *file, int64_t now);

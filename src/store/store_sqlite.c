@@ -322,13 +322,15 @@ static int open_and_load(struct sqlite_store *s)
 static int load(struct sqlite_store *s)
 {
     const int64_t now = clock_wall_ms() / 1000;
+    struct senseless_rows senseless;
 
-    if (sqlite_clients_load(&s->file, s->registry, now) != 0 ||
+    if (sqlite_clients_load(&s->file, s->registry, now, &senseless) != 0 ||
         sqlite_order_load(&s->file, s->registry, &s->loaded) != 0)
         return -1;
     s->order = s->loaded;
     s->targets_of = s->loaded ? s->loaded->id : 0;
-    if (sqlite_clients_write_crashed(&s->file, now) != 0)
+    if (sqlite_clients_drop(&s->file, &senseless) != 0 ||
+        sqlite_clients_write_crashed(&s->file, now) != 0)
         return -1;
     return sqlite_order_forget_strangers(&s->file);
 }

@@ -486,8 +486,7 @@ def impossible_negative_port(start_server, folder):
 
 FOREIGN = [corrupt_garbage, corrupt_text, newer_schema, foreign_database,
            foreign_database_with_such_a_table, foreign_application]
-DAMAGED = [corrupt_truncated, corrupt_torn_header, corrupt_middle, impossible_port,
-           impossible_negative_port]
+DAMAGED = [corrupt_truncated, corrupt_torn_header, corrupt_middle]
 
 
 @pytest.mark.parametrize("break_it", FOREIGN, ids=lambda f: f.__name__.replace("_", "-"))
@@ -521,6 +520,17 @@ def test_damaged_file_is_set_aside_and_the_server_serves(start_server, folder, b
     server = start_server(folder=folder)
     assert not server.find_log("registry_set_aside")
     assert sids(server) == {"web-1": 1}
+
+
+@pytest.mark.parametrize("break_it", [impossible_port, impossible_negative_port],
+                         ids=lambda f: f.__name__.replace("_", "-"))
+def test_row_that_is_no_client_is_dropped_and_the_others_are_kept(start_server, folder, break_it):
+    break_it(start_server, folder)
+    server = start_server(folder=folder)
+    assert server.find_log(r" error registry_row_dropped path=cliser.db sid=2$")
+    assert sorted(sids(server).values()) == [1, 3]
+    Client(server).handshake("web-1").close()
+    assert sids(server)["web-1"] == 2
 
 
 def make_version_1(folder):

@@ -781,7 +781,7 @@ static void sqlite_registry_with_another_table_is_refused_untouched(void **state
     free(whole.bytes);
 }
 
-static void sqlite_registry_with_a_row_that_is_no_client_is_set_aside(void **state)
+static void sqlite_row_that_is_no_client_is_dropped_and_nothing_else(void **state)
 {
     static const char *const rows[] = {
         "UPDATE clients SET cid = '' WHERE sid = 5",
@@ -798,8 +798,25 @@ static void sqlite_registry_with_a_row_that_is_no_client_is_set_aside(void **sta
     for (size_t i = 0; i < COUNT(rows); i++) {
         write_content(f->path, whole.bytes, whole.len);
         execute_in(f->path, rows[i]);
-        set_aside_unchanged(f);
+        open_store(f);
+        assert_int_equal(registry_count(f->registry), 299);
+        assert_null(registry_by_sid(f->registry, 5));
+        assert_int_equal(store_stats(f->store)->set_aside, 0);
+        /* The file has it no more, so its sid and its ID can be somebody's. */
+        reopen_store(f);
+        assert_int_equal(registry_count(f->registry), 299);
+        assert_int_equal(registry_find_or_add(f->registry, "new", 3)->sid, 5);
+        close_store(f);
     }
+    /* With many of them, the file is not to be trusted. */
+    write_content(f->path, whole.bytes, whole.len);
+    execute_in(f->path, "UPDATE clients SET cport = -1 WHERE sid < 16");
+    open_store(f);
+    assert_int_equal(registry_count(f->registry), 285);
+    close_store(f);
+    write_content(f->path, whole.bytes, whole.len);
+    execute_in(f->path, "UPDATE clients SET cport = -1 WHERE sid < 17");
+    set_aside_unchanged(f);
     free(whole.bytes);
 }
 
@@ -1492,7 +1509,7 @@ int main(void)
         ON_A_FILE(sqlite_registry_of_another_version_is_refused_untouched),
         ON_A_FILE(sqlite_newer_registry_with_a_log_is_refused_untouched),
         ON_A_FILE(sqlite_registry_with_another_table_is_refused_untouched),
-        ON_A_FILE(sqlite_registry_with_a_row_that_is_no_client_is_set_aside),
+        ON_A_FILE(sqlite_row_that_is_no_client_is_dropped_and_nothing_else),
         ON_A_FILE(sqlite_registry_is_not_set_aside_for_want_of_memory),
         ON_A_FILE(sqlite_registry_locked_by_another_program_is_refused),
         ON_SQLITE(sqlite_second_server_on_one_file_is_refused),

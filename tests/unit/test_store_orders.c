@@ -1031,13 +1031,16 @@ static void sqlite_registry_of_version_1_that_is_wrong_stays_as_it_was(void **st
     }
 }
 
-static void sqlite_registry_of_version_1_that_is_damaged_is_set_aside(void **state)
+static void sqlite_registry_of_version_1_with_a_row_that_is_no_client_is_upgraded(void **state)
 {
     struct fixture *f = *state;
 
     make_version_1(f);
+    const int64_t before = number(f, "SELECT count(*) FROM clients");
     execute_in(f->path, "UPDATE clients SET cid = 'two words' WHERE sid = 3");
-    set_aside_unchanged(f);
+    open_store(f);
+    assert_int_equal(registry_count(f->registry), before - 1);
+    assert_int_equal(number(f, "SELECT count(*) FROM clients"), before - 1);
 }
 
 static void sqlite_registry_of_version_1_that_cannot_be_written_stays_as_it_was(void **state)
@@ -1293,7 +1296,7 @@ int main(void)
         ON_A_FILE(sqlite_registry_of_version_2_that_is_wrong_stays_as_it_was),
         ON_SQLITE(sqlite_new_registry_has_the_table_of_an_upgraded_one),
         ON_A_FILE(sqlite_registry_of_version_1_that_is_wrong_stays_as_it_was),
-        ON_A_FILE(sqlite_registry_of_version_1_that_is_damaged_is_set_aside),
+        ON_A_FILE(sqlite_registry_of_version_1_with_a_row_that_is_no_client_is_upgraded),
         ON_A_FILE(sqlite_registry_of_version_1_that_cannot_be_written_stays_as_it_was),
         ON_A_FILE(sqlite_order_that_is_none_is_refused_untouched),
         ON_A_FILE(sqlite_target_that_is_none_is_ignored),
