@@ -2,7 +2,8 @@
 Certificates for the tests of TLS, made with openssl(1), and clients that speak TLS.
 
   Authority   a CA of the test's own: authority.issue("server", san="DNS:localhost") writes
-              server.crt and server.key beside its own ca.crt.
+              server.crt and server.key beside its own ca.crt, and returns them as a Pair.
+  self_signed a Pair that no CA vouches for.
   pair, place, TLS_KEYS
               the two files of a certificate; those as cert.pem and key.pem in a server's folder;
               and the keys of [server] that take them from there.
@@ -20,6 +21,8 @@ import select
 import socket
 import ssl
 import subprocess
+import time
+import typing
 
 from harness import Client, limit
 
@@ -57,35 +60,62 @@ def new_key(kind):
     return ["rsa:2048"] if kind == "rsa" else ["ec", "-pkeyopt", f"ec_paramgen_curve:{curve}"]
 
 
+class Pair(typing.NamedTuple):
+    """The files of a certificate and its key."""
+    cert: pathlib.Path
+    key: pathlib.Path
+
+    def context(self):
+        """What a server shows it with."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self)
+        return context
+
+
+def self_signed(folder, name, san="IP:127.0.0.1"):
+    made = Pair(folder / f"{name}.crt", folder / f"{name}.key")
+    openssl("req", "-x509", "-newkey", *new_key("ec"), "-nodes", "-days", 30, "-subj",
+            f"/CN={name}", "-addext", f"subjectAltName={san}", "-keyout", made.key, "-out",
+            made.cert)
+    made.key.chmod(0o600)
+    return made
+
+
+def stamp(days):
+    """So many days from now, as openssl takes it."""
+    return time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + days * DAY))
+
+
 class Authority:
     """Signs whatever it is given."""
 
     def __init__(self, folder, name="ca"):
         self.folder = pathlib.Path(folder)
         self.name = name
-        self.cert = self.folder / f"{name}.crt"
+        self.cert, self.key = self.folder / f"{name}.crt", self.folder / f"{name}.key"
         (self.folder / "index.txt").touch()
         (self.folder / f"{name}.cnf").write_text(CA_CONFIG.format(folder=self.folder, name=name))
         openssl("req", "-x509", "-newkey", *new_key("ec"), "-nodes", "-days", 30, "-subj",
-                f"/CN=Test {name}", "-keyout", self.folder / f"{name}.key", "-out", self.cert)
+                f"/CN=Test {name}", "-keyout", self.key, "-out", self.cert)
 
-    def issue(self, name, subject="/CN=localhost", san="DNS:localhost", key="ec", days=None,
-              dates=None):
+    def issue(self, name, subject="/CN=localhost", san="DNS:localhost,IP:127.0.0.1", key="ec",
+              days=365, dates=None):
         """
         Writes NAME.crt and NAME.key and returns their paths. dates is (start, end) as openssl takes
-        them; without, the certificate is good for so many days.
+        them; without, the certificate is good for so many days, or was until so many days ago.
         """
-        cert, key_file = self.folder / f"{name}.crt", self.folder / f"{name}.key"
+        cert, key_file = Pair(self.folder / f"{name}.crt", self.folder / f"{name}.key")
         request = self.folder / f"{name}.csr"
         extension = ["-addext", f"subjectAltName={san}"] if san else []
         openssl("req", "-new", "-newkey", *new_key(key), "-nodes", "-subj", subject, *extension,
                 "-keyout", key_file, "-out", request)
-        when = (["-startdate", dates[0], "-enddate", dates[1]] if dates else
-                ["-days", days or 365])
+        if not dates and days < 0:
+            dates = (stamp(days - 1), stamp(days))
+        when = ["-startdate", dates[0], "-enddate", dates[1]] if dates else ["-days", days]
         openssl("ca", "-batch", "-notext", "-config", self.folder / f"{self.name}.cnf", "-in",
                 request, "-out", cert, *when)
         key_file.chmod(0o600)
-        return cert, key_file
+        return Pair(cert, key_file)
 
     def context(self, cert=None, version=None):
         """For clients that trust this CA; cert is a (certificate, key) of the client's own."""
@@ -99,7 +129,7 @@ class Authority:
 
 def pair(authority, name="server"):
     """What issue() has returned for that name."""
-    return authority.folder / f"{name}.crt", authority.folder / f"{name}.key"
+    return Pair(authority.folder / f"{name}.crt", authority.folder / f"{name}.key")
 
 
 TLS_KEYS = {"tls_listen": "127.0.0.1:0", "tls_cert": "cert.pem", "tls_key": "key.pem"}

@@ -11,9 +11,9 @@ import ssl
 
 import pytest
 
-from certificates import Authority, self_signed
 from fake_server import PASSWORD, FakeServer
 from harness import SANITIZER_REPORTS, holds_for
+from pki import Authority, self_signed
 from test_agent import PROGRAM, Bench, run_to_the_end
 
 pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason=f"no {PROGRAM}: build first")
@@ -122,7 +122,7 @@ def test_last_line_is_heard_and_an_end_without_one_is_no_error(bench, good, leav
     ("no-name", "DNS:localhost", 9, "for another host"),
 ])
 def test_wrong_certificate_is_refused(bench, ca, name, san, days, text):
-    bench.serve(ca.issue(name, san, days).context())
+    bench.serve(ca.issue(name, san=san, days=days).context())
     agent = bench.start_tls()
     bench.server.accept_failing()
     bench.fails(agent, text)
@@ -153,13 +153,13 @@ def test_without_a_ca_file_the_systems_are_asked(bench, good):
 
 
 def test_name_is_verified(bench, ca):
-    bench.serve(ca.issue("localhost", "DNS:localhost").context())
+    bench.serve(ca.issue("localhost", san="DNS:localhost").context())
     bench.start_tls(server=f"localhost:{bench.server.port}")
     bench.server.connected("web-1")
 
 
 def test_ipv6_address_is_verified(bench, ca):
-    bench.serve(ca.issue("six", "IP:::1").context(), address=("::1", 0))
+    bench.serve(ca.issue("six", san="IP:::1").context(), address=("::1", 0))
     bench.start_tls()
     bench.server.connected("web-1")
 
@@ -201,7 +201,7 @@ def test_handshake_that_stalls_ends_with_its_owner(bench):
 
 
 def test_client_certificate_is_shown(bench, ca, good):
-    mine = ca.issue("web-1", "DNS:web-1")
+    mine = ca.issue("web-1", san="DNS:web-1")
     context = good.context()
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(ca.cert)
@@ -262,7 +262,7 @@ def test_every_mistake_of_a_file_is_reported(bench, ca, good):
 ])
 def test_mistakes_say_what_would_be_right(bench, ca, good, lines, text):
     os.chmod(good.cert, 0o600)
-    names = {"ca": ca.cert, "cert": good.cert, "key": good.key, "foreign": ca.own.key}
+    names = {"ca": ca.cert, "cert": good.cert, "key": good.key, "foreign": ca.key}
     result = run_to_the_end(ini_of(bench, *(line.format(**names) for line in lines)))
     assert result.returncode == 2
     assert re.search(f"agent.ini:{text}", result.stderr), result.stderr

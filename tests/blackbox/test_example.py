@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from certificates import Authority
 from fake_server import PASSWORD, FakeServer
 from harness import BIN, ROOT, SANITIZER_REPORTS, limit
+from pki import Authority
 
 PROGRAM = BIN / "cliser-example"
 
@@ -113,7 +113,7 @@ def test_real_server_takes_it(start_server):
                                        ("DNS:localhost", "localhost")])
 def test_tls_session_up_to_the_order(tmp_path, san, host):
     ca = Authority(tmp_path)
-    with FakeServer(tls=ca.issue("good", san).context()) as server:
+    with FakeServer(tls=ca.issue("good", san=san).context()) as server:
         example = Example(host, server.port, PASSWORD, "pi-1", ca.cert)
         session = server.connected("pi-1")
         session.keep_alive()
@@ -124,7 +124,7 @@ def test_tls_session_up_to_the_order(tmp_path, san, host):
 @pytest.mark.parametrize("san, days", [("IP:127.0.0.2", 9), ("IP:127.0.0.1", -1)])
 def test_tls_with_a_wrong_certificate_sends_no_password(tmp_path, san, days):
     ca = Authority(tmp_path)
-    with FakeServer(tls=ca.issue("bad", san, days).context()) as server:
+    with FakeServer(tls=ca.issue("bad", san=san, days=days).context()) as server:
         example = Example("127.0.0.1", server.port, PASSWORD, "pi-1", ca.cert)
         server.accept_failing()
         code, out, err = example.finish()

@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from certificates import Authority, self_signed
 from fake_server import FakeServer
 from harness import PASSWORD
+from pki import Authority, self_signed
 from test_stress import STRESS, plain, stress
 
 pytestmark = pytest.mark.skipif(not STRESS.exists(), reason=f"no {STRESS}: build first")
@@ -96,7 +96,7 @@ def test_client_certificate_is_shown_or_missed(start_server, ca, good):
         "server": {"tls_listen": "127.0.0.1:0", "tls_cert": good.cert, "tls_key": good.key,
                    "tls_client_ca": ca.cert},
         "registry": {"store": "memory"}})
-    one = ca.issue("stress-1", "DNS:stress-1")
+    one = ca.issue("stress-1", san="DNS:stress-1")
     common = ["--tls", "--ca", ca.cert, "-n", 1, "-d", "100ms"]
     result = run(*common, "--cert", one.cert, "--key", one.key, port=tls_port(server))
     assert result.code == 0, result.err
