@@ -512,7 +512,8 @@ def crowd_of_hellos(case, hello, count):
 @fault("D07", "thousands of hellos at once", rounds=2000, full=4500)
 def test_crowd_of_hellos(case, start, ca):
     """Each costs the server a signature, and the client nothing: it is the same one again."""
-    start({"limits": {"handshake_timeout": "10h"}}, name="rsa")
+    start({"limits": {"handshake_timeout": "10h", "max_tls_pending": 2 * case.rounds + 100}},
+          name="rsa")
     out = ssl.MemoryBIO()
     with contextlib.suppress(ssl.SSLWantReadError):
         ca.context(version=V13).wrap_bio(ssl.MemoryBIO(), out,
