@@ -7,8 +7,8 @@
 #include <stdint.h>
 
 struct limits_options {
-    uint64_t max_clients; /* that are registered or being registered, 1 or more */
-    uint64_t max_pending; /* sessions that are not yet registered, 1 or more */
+    uint64_t max_clients;     /* that are registered or being registered, 1 or more */
+    uint64_t max_pending;     /* sessions that are not yet registered, 1 or more */
     uint64_t max_tls_pending; /* of those, the ones whose TLS handshake is not done, 1 or more */
     /* Of one source (session/sources.h). */
     uint64_t max_per_source;  /* sessions; 0: no limit */
