@@ -188,10 +188,9 @@ static int sqlite_store_take(void *state, const struct change *change, struct mo
         s->retry_us = now.mono_us;
         return -1;
     }
-    /* Who is told must be on disk before its machine can be down, or the next server would wait for
-     * it to come back. */
-    if (change->kind == CHANGE_TARGET && (change->order_flags & RECORD_TOLD) &&
-        !(change->order_flags & RECORD_ACKNOWLEDGED))
+    /* Who was told and has understood is on disk before its machine can be down, or the next server
+     * would wait for it to come back, to be told. */
+    if (change->kind == CHANGE_TARGET)
         s->others_due_us = 0;
     /* The ID or the sid of a forgotten client may be the next one's. */
     if (change->kind == CHANGE_FORGET)

@@ -1,5 +1,6 @@
 """The example client: what people copy has to be right, and short."""
 
+import contextlib
 import socket
 import subprocess
 
@@ -74,7 +75,8 @@ def test_every_other_end_is_a_failure_that_shuts_nothing_down(server, line, why)
     example = start(server)
     session = server.accept()
     session.send(line)
-    session.sock.shutdown(socket.SHUT_WR)
+    with contextlib.suppress(OSError):  # it may have seen enough, and be gone
+        session.sock.shutdown(socket.SHUT_WR)
     code, out, _ = example.finish()
     assert code == 1
     assert out.splitlines()[-1] == f"why: {why}"
