@@ -48,10 +48,8 @@ int sessions_turn_away(struct sessions *all, const struct peer_address *peer, en
     all->counters.refused[reason]++;
     all->counters.turned_away += reason == REASON_RESOURCES;
     session_log_turned_away(all, peer, reason);
-    if (all->watch)
-        all->watch(all->watch_user,
-                   &(struct session_event){
-                       .kind = SESSION_REFUSED, .at = now, .reason = reason, .peer = peer});
+    sessions_tell_watch(
+        all, &(struct session_event){.kind = SESSION_REFUSED, .reason = reason, .peer = peer});
     if (!all->options.explain_refusals)
         return 0;
     return reason == REASON_RESOURCES ? PROTO_SERVER_FULL : reason_refusal(reason);

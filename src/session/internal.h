@@ -81,4 +81,8 @@ static inline int64_t sessions_now_s(const struct sessions *all)
     return all->now.wall_ms / 1000;
 }
 
+/* Hands an event to whoever watches (sessions_set_watch()), with the time of the call that is
+ * running put into it. Calls back to nothing else. */
+void sessions_tell_watch(struct sessions *all, struct session_event *event);
+
 #endif

@@ -50,7 +50,6 @@ static void forget_some(struct sessions *all);
 static void tell_client(void *user, struct registry_record *record);
 static void note_order(void *user, const struct order_news *news);
 static void note_end(struct session *session, bool was_connected, enum reason reason);
-static void tell_watch(struct sessions *all, struct session_event *event);
 static struct server_fsm_rules rules_of(const struct sessions_options *options);
 static struct session *session_of(struct server_fsm *fsm);
 
@@ -434,12 +433,12 @@ static void on_connected(struct session *session)
     registry_connect(all->registry, session->record, &session->peer, session->login.credential,
                      sessions_now_s(all));
     session_log_connected(session);
-    tell_watch(all, &(struct session_event){.kind = SESSION_CONNECTED,
-                                            .cid = session->record->cid,
-                                            .cid_len = session->record->cid_len,
-                                            .sid = session->record->sid,
-                                            .credential = session->login.credential,
-                                            .peer = &session->peer});
+    sessions_tell_watch(all, &(struct session_event){.kind = SESSION_CONNECTED,
+                                                     .cid = session->record->cid,
+                                                     .cid_len = session->record->cid_len,
+                                                     .sid = session->record->sid,
+                                                     .credential = session->login.credential,
+                                                     .peer = &session->peer});
     all->ops->resume(session);
 }
 
@@ -485,7 +484,7 @@ static void note_end(struct session *session, bool was_connected, enum reason re
         event.cid = all->id_line;
         event.cid_len = all->id_line_len;
     }
-    tell_watch(all, &event);
+    sessions_tell_watch(all, &event);
     if (was_connected) {
         if (!TAILQ_EMPTY(&all->pings))
             ping_note_end(session);
@@ -510,10 +509,10 @@ static void note_order(void *user, const struct order_news *news)
         event.cid_len = news->client->cid_len;
         event.sid = news->client->sid;
     }
-    tell_watch(user, &event);
+    sessions_tell_watch(user, &event);
 }
 
-static void tell_watch(struct sessions *all, struct session_event *event)
+void sessions_tell_watch(struct sessions *all, struct session_event *event)
 {
     if (!all->watch)
         return;

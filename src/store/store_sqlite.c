@@ -299,8 +299,7 @@ static void sqlite_store_close(void *state, struct moment now)
     free(s);
 }
 
-/* At start: everyone the file knows, disconnected until they come back, and the last order. All is
- * read before anything is written: what makes no sense is to stay as it is. */
+/* Returns 0, or -1 with s->file.error set, the file closed and nobody known. */
 static int open_and_load(struct sqlite_store *s)
 {
     struct registry_record *record;
@@ -318,6 +317,8 @@ static int open_and_load(struct sqlite_store *s)
     return -1;
 }
 
+/* At start: everyone the file knows, disconnected until they come back, and the last order. All is
+ * read before anything is written: a file that is refused is to stay as it is. */
 static int load(struct sqlite_store *s)
 {
     const int64_t now = clock_wall_ms() / 1000;
@@ -345,8 +346,8 @@ static int reopen(struct sqlite_store *s)
 
 /*
  * A damaged registry must not keep the server from doing what it is there for: who comes is
- * registered in a new one, and the old one is kept for whoever can read something from it. An order
- * that was under way in it tells nobody any more.
+ * registered in a new one, and the old one is kept for whoever can read something from it. At the
+ * start, an order that was under way in it tells nobody any more.
  */
 static int set_aside(struct sqlite_store *s)
 {
