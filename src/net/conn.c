@@ -8,14 +8,12 @@
  * that something has to wait, half a line or a line that the kernel does not take, it has a
  * bufferevent for it.
  *
- * A TLS connection is the same with OpenSSL between it and its socket. Its handshake, which is
- * dear, is taken step by step at the end of turns (conn_env_shake_hands()); the session has begun
- * by then, since its one deadline counts from the accept.
+ * A TLS connection is the same with OpenSSL between it and its socket, once its handshake is done,
+ * which is conn_handshake.c's.
  */
-#include "net/conn.h"
+#include "net/conn_internal.h"
 
 #include "base/container_of.h"
-#include "base/log.h"
 #include "cliser/proto.h"
 #include "net/spare.h"
 #include "net/tls.h"
@@ -51,35 +49,10 @@
 #define UNINITIALIZED
 #endif
 
-/* What a TLS connection has beside: its handshake, and its keys. */
-struct conn_tls {
-    SSL *ssl;
-    struct conn *conn;
-    TAILQ_ENTRY(conn_tls) link; /* in conn_env.shaking, while is_ready */
-    const char *held;           /* the line that waits for the end of the handshake, of the table of
-                                   codes; NULL if there is none */
-    size_t held_len;
-    uint32_t work_us; /* that the handshake has taken so far */
-    bool is_ready;    /* something has come, or can be sent */
-    bool is_open;     /* the handshake is done */
-    uint8_t end;      /* enum reason: how the peer has ended, when its last lines are taken */
-    bool has_failed;  /* and will never be */
-};
-
 static void conn_on_readable(evutil_socket_t fd, short what, void *user);
-static void conn_on_shaking(evutil_socket_t fd, short what, void *user);
 static void conn_on_read(struct bufferevent *bev, void *user);
 static void conn_on_write(struct bufferevent *bev, void *user);
 static void conn_on_event(struct bufferevent *bev, short what, void *user);
-static bool start_tls(struct conn *conn, int fd);
-static void free_tls(struct conn *conn);
-static void make_ready(struct conn_tls *tls);
-static void unready(struct conn_tls *tls);
-static bool watch(struct conn *conn, short what, event_callback_fn callback);
-static void take_step(struct conn *conn, struct moment now);
-static void look_at_handshake(struct conn *conn);
-static void finish_handshake(struct conn *conn);
-static void fail_handshake(struct conn *conn);
 static void read_socket(struct conn *conn);
 static bool read_once(struct conn *conn);
 static void wait_for_write(struct conn *conn);
@@ -96,15 +69,12 @@ static struct bufferevent *bufferevent_of(struct conn *conn);
 static struct bufferevent *new_tls_bufferevent(struct conn *conn);
 static size_t unsent(const struct conn *conn);
 static bool will_be_sent(const struct conn *conn);
-static void end_by_peer(struct conn *conn, enum reason reason);
 static void send_line(struct session *session, const char *line, size_t len);
 static void resume(struct session *session);
 static void look(struct session *session);
 static void close_conn(struct session *session, bool said_why);
 static void apply_user_timeout(struct conn *conn);
-static enum reason reason_of_errno(int error);
 static enum reason reason_of_bufferevent(const struct conn *conn, int error);
-static int fd_of(const struct conn *conn);
 static bool may_have_id(struct session *session, const char *id, size_t len);
 static struct conn *conn_of(struct session *session);
 
@@ -121,22 +91,6 @@ void conn_env_init(struct conn_env *env)
     TAILQ_INIT(&env->shaking);
 }
 
-size_t conn_env_shake_hands(struct conn_env *env, uint64_t budget_us)
-{
-    struct conn_tls *tls = TAILQ_FIRST(&env->shaking);
-
-    if (!tls)
-        return 0;
-    struct moment now = clock_now();
-    const uint64_t end_us = now.mono_us + budget_us;
-    for (; tls && now.mono_us < end_us; tls = TAILQ_FIRST(&env->shaking)) {
-        unready(tls);
-        take_step(tls->conn, now);
-        now = clock_now();
-    }
-    return env->shaking_count;
-}
-
 struct conn *conn_new(struct conn_env *env, int fd, const struct peer_address *peer, bool is_tls,
                       struct moment now)
 {
@@ -149,8 +103,8 @@ struct conn *conn_new(struct conn_env *env, int fd, const struct peer_address *p
     conn->is_tcp = peer->family != AF_UNIX;
     if (event_assign(&conn->readable, env->base, fd, EV_READ | EV_PERSIST, conn_on_readable,
                      conn) != 0 ||
-        (is_tls && !start_tls(conn, fd)) || event_add(&conn->readable, NULL) != 0) {
-        free_tls(conn);
+        (is_tls && !conn_handshake_start(conn, fd)) || event_add(&conn->readable, NULL) != 0) {
+        conn_handshake_free(conn);
         free(conn);
         return NULL;
     }
@@ -178,7 +132,7 @@ bool conn_finish(struct conn *conn, struct moment now)
 
 void conn_free(struct conn *conn)
 {
-    const int fd = fd_of(conn);
+    const int fd = conn_fd(conn);
 
     if (is_open(conn) && conn->tls)
         tls_say_end(conn->tls->ssl);
@@ -196,8 +150,54 @@ void conn_free(struct conn *conn)
         close(fd);
         (void)event_del(&conn->readable);
     }
-    free_tls(conn);
+    conn_handshake_free(conn);
     free(conn);
+}
+
+bool conn_watch(struct conn *conn, short what, event_callback_fn callback)
+{
+    const int fd = conn_fd(conn);
+
+    return event_assign(&conn->readable, conn->env->base, fd, what, callback, conn) == 0 &&
+           event_add(&conn->readable, NULL) == 0;
+}
+
+bool conn_watch_lines(struct conn *conn)
+{
+    return conn_watch(conn, EV_READ | EV_PERSIST, conn_on_readable);
+}
+
+void conn_end_by_peer(struct conn *conn, enum reason reason)
+{
+    conn->gone = true;
+    if (conn->lingering) {
+        conn->env->on_dying(conn->env->user, conn);
+        return;
+    }
+    const struct moment now = clock_now();
+    conn_env_begin_work(conn->env, now);
+    session_end(&conn->session, reason, now);
+}
+
+/* TCP gives up on a peer that acknowledges nothing (TCP_USER_TIMEOUT); TLS has EPROTO; and a
+ * bufferevent that finds no memory for what it reads says so like the kernel. */
+enum reason conn_reason_of_errno(int error)
+{
+    switch (error) {
+    case ETIMEDOUT:
+        return REASON_TIMED_OUT;
+    case EPROTO:
+        return REASON_TLS;
+    case ENOMEM:
+        return REASON_RESOURCES;
+    default:
+        return REASON_RESET;
+    }
+}
+
+int conn_fd(const struct conn *conn)
+{
+    return (int)event_get_fd(&conn->readable);
 }
 
 static void conn_on_readable(evutil_socket_t fd, short what, void *user)
@@ -218,7 +218,7 @@ static void conn_on_read(struct bufferevent *bev, void *user)
     if (!conn->closing)
         take_kept_lines(conn);
     if (conn->tls && conn->tls->end != REASON_NONE)
-        end_by_peer(conn, (enum reason)conn->tls->end);
+        conn_end_by_peer(conn, (enum reason)conn->tls->end);
     if (conn->closing) {
         struct evbuffer *input = bufferevent_get_input(bev);
         drain_kept(conn, evbuffer_get_length(input));
@@ -243,148 +243,12 @@ static void conn_on_event(struct bufferevent *bev, short what, void *user)
         what & BEV_EVENT_ERROR ? reason_of_bufferevent(conn, error) : REASON_LEFT;
 
     if (!conn->tls || conn->closing) {
-        end_by_peer(conn, reason);
+        conn_end_by_peer(conn, reason);
         return;
     }
     /* OpenSSL's bufferevent tells the end before it has added the bytes that came with it. */
     conn->tls->end = (uint8_t)reason;
     bufferevent_trigger(bev, EV_READ, BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
-}
-
-/* The handshake can go on: when the turn ends, and not before it is watched again. */
-static void conn_on_shaking(evutil_socket_t fd, short what, void *user)
-{
-    struct conn *conn = user;
-
-    (void)fd;
-    (void)what;
-    make_ready(conn->tls);
-}
-
-static bool start_tls(struct conn *conn, int fd)
-{
-    struct conn_env *env = conn->env;
-
-    conn->tls = calloc(1, sizeof(*conn->tls));
-    if (!conn->tls)
-        return false;
-    conn->tls->conn = conn;
-    conn->tls->ssl = env->tls ? tls_accept(env->tls, fd) : NULL;
-    env->tls_stats.open++;
-    env->tls_stats.pending++;
-    return conn->tls->ssl &&
-           event_assign(&conn->readable, env->base, fd, EV_READ, conn_on_shaking, conn) == 0;
-}
-
-static void free_tls(struct conn *conn)
-{
-    struct conn_tls *tls = conn->tls;
-
-    if (!tls)
-        return;
-    unready(tls);
-    conn->env->tls_stats.open--;
-    conn->env->tls_stats.pending -= !tls->is_open;
-    SSL_free(tls->ssl);
-    free(tls);
-    conn->tls = NULL;
-}
-
-static void make_ready(struct conn_tls *tls)
-{
-    struct conn_env *env = tls->conn->env;
-
-    if (tls->is_ready)
-        return;
-    tls->is_ready = true;
-    TAILQ_INSERT_TAIL(&env->shaking, tls, link);
-    env->shaking_count++;
-}
-
-static void unready(struct conn_tls *tls)
-{
-    struct conn_env *env = tls->conn->env;
-
-    if (!tls->is_ready)
-        return;
-    tls->is_ready = false;
-    TAILQ_REMOVE(&env->shaking, tls, link);
-    env->shaking_count--;
-}
-
-/* Our own event, which must not be pending, waits for this from now on. */
-static bool watch(struct conn *conn, short what, event_callback_fn callback)
-{
-    const int fd = fd_of(conn);
-
-    return event_assign(&conn->readable, conn->env->base, fd, what, callback, conn) == 0 &&
-           event_add(&conn->readable, NULL) == 0;
-}
-
-/* Its event is not pending; it is one of ours again if something is still to come. */
-static void take_step(struct conn *conn, struct moment now)
-{
-    struct conn_tls *tls = conn->tls;
-    bool watched = true;
-
-    if (conn->closing)
-        return;
-    conn_env_begin_work(conn->env, now);
-    const enum tls_step step = tls_take_step(tls->ssl);
-    const int error = errno;
-    tls->work_us += (uint32_t)(clock_monotonic_us() - now.mono_us);
-    switch (step) {
-    case TLS_DONE:
-        finish_handshake(conn);
-        return;
-    case TLS_WANTS_READ:
-        watched = watch(conn, EV_READ, conn_on_shaking);
-        break;
-    case TLS_WANTS_WRITE:
-        watched = watch(conn, EV_WRITE, conn_on_shaking);
-        break;
-    case TLS_PEER_GONE:
-        end_by_peer(conn, error == 0 ? REASON_LEFT : reason_of_errno(error));
-        return;
-    case TLS_FAILED:
-        fail_handshake(conn);
-        return;
-    }
-    if (!watched)
-        session_end(&conn->session, REASON_RESOURCES, now);
-}
-
-/* From here on all is as with a plain connection; and what the session has said goes out. */
-static void finish_handshake(struct conn *conn)
-{
-    struct conn_tls *tls = conn->tls;
-    struct conn_tls_stats *stats = &conn->env->tls_stats;
-
-    if (SSL_session_reused(tls->ssl))
-        stats->resumed++;
-    else
-        stats->full++;
-    duration_histogram_record(&stats->work, tls->work_us);
-    tls->is_open = true;
-    stats->pending--;
-    if (!watch(conn, EV_READ | EV_PERSIST, conn_on_readable)) {
-        session_end(&conn->session, REASON_RESOURCES, clock_now());
-        return;
-    }
-    if (tls->held)
-        send_line(&conn->session, tls->held, tls->held_len);
-    tls->held = NULL;
-}
-
-/* The alert that says why is on its way, and gets the time that a last line gets. */
-static void fail_handshake(struct conn *conn)
-{
-    conn->env->tls_stats.failed++;
-    conn->tls->has_failed = true;
-    log_event(LOG_LEVEL_DEBUG, "tls_failed", LOG_NUM("serial", conn->session.serial),
-              LOG_STR("error", tls_reason()));
-    session_end(&conn->session, REASON_TLS, clock_now());
-    conn->said_why = watch(conn, EV_READ | EV_PERSIST, conn_on_readable);
 }
 
 /* Straight from the kernel; from OpenSSL, a whole record, since nobody would wake us for what is
@@ -407,9 +271,9 @@ static bool read_once(struct conn *conn)
             take_bytes(conn, bytes, (size_t)got);
         explicit_bzero(bytes, (size_t)got); /* it may have been a password */
     } else if (got == 0) {
-        end_by_peer(conn, REASON_LEFT);
+        conn_end_by_peer(conn, REASON_LEFT);
     } else if (errno != EAGAIN && errno != EINTR) {
-        end_by_peer(conn, reason_of_errno(errno));
+        conn_end_by_peer(conn, conn_reason_of_errno(errno));
     } else if (conn->tls && !conn->closing && tls_wants_write(conn->tls->ssl)) {
         wait_for_write(conn);
     }
@@ -444,7 +308,7 @@ static ssize_t receive(struct conn *conn, void *bytes, size_t size)
 {
     if (conn->tls && !conn->closing)
         return tls_receive(conn->tls->ssl, bytes, size);
-    return recv(fd_of(conn), bytes, size, MSG_DONTWAIT);
+    return recv(conn_fd(conn), bytes, size, MSG_DONTWAIT);
 }
 
 /* As send(). */
@@ -452,7 +316,7 @@ static ssize_t transmit(struct conn *conn, const void *bytes, size_t len)
 {
     if (conn->tls)
         return tls_send(conn->tls->ssl, bytes, len);
-    return send(fd_of(conn), bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return send(conn_fd(conn), bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 /* Can anything be said? Not before the end of a TLS handshake. */
@@ -466,7 +330,7 @@ static void end_our_side(struct conn *conn)
 {
     if (conn->tls)
         tls_say_end(conn->tls->ssl);
-    (void)shutdown(fd_of(conn), SHUT_WR);
+    (void)shutdown(conn_fd(conn), SHUT_WR);
 }
 
 static void take_kept_lines(struct conn *conn)
@@ -546,7 +410,7 @@ static struct bufferevent *bufferevent_of(struct conn *conn)
         return conn->bev;
 
     struct bufferevent *bev = conn->tls ? new_tls_bufferevent(conn)
-                                        : bufferevent_socket_new(conn->env->base, fd_of(conn), 0);
+                                        : bufferevent_socket_new(conn->env->base, conn_fd(conn), 0);
     if (!bev)
         return NULL;
     bufferevent_setcb(bev, conn_on_read, conn_on_write, conn_on_event, conn);
@@ -563,7 +427,7 @@ static struct bufferevent *new_tls_bufferevent(struct conn *conn)
     if (!spare_begin())
         return NULL;
     struct bufferevent *bev = bufferevent_openssl_socket_new(
-        conn->env->base, fd_of(conn), conn->tls->ssl, BUFFEREVENT_SSL_OPEN, 0);
+        conn->env->base, conn_fd(conn), conn->tls->ssl, BUFFEREVENT_SSL_OPEN, 0);
     spare_end();
     return bev;
 }
@@ -577,18 +441,6 @@ static size_t unsent(const struct conn *conn)
 static bool will_be_sent(const struct conn *conn)
 {
     return unsent(conn) == 0 || event_pending(&conn->bev->ev_write, EV_WRITE, NULL) != 0;
-}
-
-static void end_by_peer(struct conn *conn, enum reason reason)
-{
-    conn->gone = true;
-    if (conn->lingering) {
-        conn->env->on_dying(conn->env->user, conn);
-        return;
-    }
-    const struct moment now = clock_now();
-    conn_env_begin_work(conn->env, now);
-    session_end(&conn->session, reason, now);
 }
 
 /*
@@ -621,7 +473,7 @@ static void send_line(struct session *session, const char *line, size_t len)
             return;
         }
         if (sent < 0 && errno != EAGAIN && errno != EINTR && errno != ENOBUFS) {
-            const enum reason reason = reason_of_errno(errno);
+            const enum reason reason = conn_reason_of_errno(errno);
             conn->gone = true;
             session_end(session, reason, clock_now());
             return;
@@ -663,21 +515,7 @@ static void look(struct session *session)
     if (is_open(conn))
         read_socket(conn);
     else
-        look_at_handshake(conn);
-}
-
-/* Its step is taken when its turn comes, however many are looked at; what counts here is whether
- * the peer has done its part. */
-static void look_at_handshake(struct conn *conn)
-{
-    char byte;
-
-    if (!conn->tls->is_ready && recv(fd_of(conn), &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0) {
-        (void)event_del(&conn->readable);
-        make_ready(conn->tls);
-    }
-    if (conn->tls->is_ready)
-        session_went_on(&conn->session, clock_now());
+        conn_handshake_look(conn);
 }
 
 static bool may_have_id(struct session *session, const char *id, size_t len)
@@ -704,24 +542,8 @@ static void apply_user_timeout(struct conn *conn)
 {
     conn->generation = conn->env->generation;
     if (conn->is_tcp)
-        (void)setsockopt(fd_of(conn), IPPROTO_TCP, TCP_USER_TIMEOUT, &conn->env->user_timeout_ms,
+        (void)setsockopt(conn_fd(conn), IPPROTO_TCP, TCP_USER_TIMEOUT, &conn->env->user_timeout_ms,
                          sizeof(conn->env->user_timeout_ms));
-}
-
-/* TCP gives up on a peer that acknowledges nothing (TCP_USER_TIMEOUT); TLS has EPROTO; and a
- * bufferevent that finds no memory for what it reads says so like the kernel. */
-static enum reason reason_of_errno(int error)
-{
-    switch (error) {
-    case ETIMEDOUT:
-        return REASON_TIMED_OUT;
-    case EPROTO:
-        return REASON_TLS;
-    case ENOMEM:
-        return REASON_RESOURCES;
-    default:
-        return REASON_RESET;
-    }
 }
 
 /* Why a bufferevent has had an error. OpenSSL's kind of it is among those that it keeps. */
@@ -733,12 +555,7 @@ static enum reason reason_of_bufferevent(const struct conn *conn, int error)
         if (kept == SSL_ERROR_SSL)
             return REASON_TLS;
     }
-    return reason_of_errno(error);
-}
-
-static int fd_of(const struct conn *conn)
-{
-    return (int)event_get_fd(&conn->readable);
+    return conn_reason_of_errno(error);
 }
 
 static struct conn *conn_of(struct session *session)
