@@ -15,6 +15,7 @@
 #include "base/container_of.h"
 #include "base/log.h"
 #include "base/std_fds.h"
+#include "tls/spare.h"
 
 #include <event2/event.h>
 #include <sodium.h>
@@ -102,6 +103,7 @@ int main(int argc, char **argv)
     struct agent agent = {.status = EXIT_DONE};
 
     std_fds_fill();
+    spare_install();
     switch (agent_config_read(&agent.config, argc, argv)) {
     case AGENT_CONFIG_RUN:
         break;

@@ -14,6 +14,7 @@
 #include "link.h"
 
 #include "base/container_of.h"
+#include "tls/spare.h"
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
@@ -269,13 +270,14 @@ static void take_connection(struct link *link)
 /* The connection's socket gets another bufferevent. Returns 0, or -1 when memory is out. */
 static int start_tls(struct link *link)
 {
-    SSL *ssl = tls_client_connect(link->env->tls);
+    SSL *ssl = spare_begin() ? tls_client_connect(link->env->tls) : NULL;
     struct bufferevent *bev = NULL;
 
     if (ssl) /* owned by the bufferevent, even if there is none */
         bev = bufferevent_openssl_socket_new(link->env->base, bufferevent_getfd(link->bev), ssl,
                                              BUFFEREVENT_SSL_CONNECTING,
                                              BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS);
+    spare_end();
     if (!bev)
         return -1;
     (void)bufferevent_setfd(link->bev, -1);

@@ -6,21 +6,16 @@
  */
 #include "tls.h"
 
-#include "base/settings.h"
+#include "tls/pem.h"
 
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
 #include <assert.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 /* For TLS 1.2: forward secrecy and authenticated encryption. All that 1.3 has is like that. */
 #define CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -64,9 +59,7 @@ static SSL_CTX *new_context(void);
 static bool set_host(struct tls_client *tls, const char *host);
 static int take_ca(SSL_CTX *context, BIO *file);
 static int take_certificate(SSL_CTX *context, BIO *file);
-static BIO *open_file(const char *path, bool secret, char *message, size_t message_size);
 static int take_key(SSL_CTX *context, BIO *file, const char **wrong);
-static int no_passphrase(char *buf, int size, int writing, void *user);
 static enum tls_failure failure_of_certificate(long result);
 
 struct tls_client *tls_client_new(const char *host)
@@ -95,8 +88,8 @@ void tls_client_free(struct tls_client *tls)
 int tls_client_take_file(struct tls_client *tls, enum tls_client_file which, const char *path,
                          char *message, size_t message_size)
 {
-    const char *wrong = "has no certificate; it should begin with -----BEGIN CERTIFICATE-----";
-    BIO *file = open_file(path, which == TLS_CLIENT_KEY, message, message_size);
+    const char *wrong = PEM_NO_CERTIFICATE;
+    BIO *file = pem_open(path, which == TLS_CLIENT_KEY, message, message_size);
     int result = -1;
 
     if (!file)
@@ -247,11 +240,11 @@ static int take_ca(SSL_CTX *context, BIO *file)
 
     if (!store)
         return -1;
-    while ((next = PEM_read_bio_X509(file, NULL, no_passphrase, NULL))) {
+    while ((next = pem_next_certificate(file))) {
         count += X509_STORE_add_cert(store, next);
         X509_free(next);
     }
-    const bool at_end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+    const bool at_end = pem_is_at_end();
     SSL_CTX_set_cert_store(context, store); /* owned by it */
     (void)X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(context), X509_V_FLAG_PARTIAL_CHAIN);
     return count > 0 && at_end ? 0 : -1;
@@ -259,65 +252,30 @@ static int take_ca(SSL_CTX *context, BIO *file)
 
 static int take_certificate(SSL_CTX *context, BIO *file)
 {
-    X509 *certificate = PEM_read_bio_X509(file, NULL, no_passphrase, NULL);
+    X509 *certificate = pem_next_certificate(file);
     bool taken = certificate && SSL_CTX_use_certificate(context, certificate) == 1;
 
     X509_free(certificate);
-    while (taken && (certificate = PEM_read_bio_X509(file, NULL, no_passphrase, NULL))) {
+    while (taken && (certificate = pem_next_certificate(file))) {
         taken = SSL_CTX_add1_chain_cert(context, certificate) == 1;
         X509_free(certificate);
     }
-    return taken && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE ? 0 : -1;
+    return taken && pem_is_at_end() ? 0 : -1;
 }
 
 static int take_key(SSL_CTX *context, BIO *file, const char **wrong)
 {
-    EVP_PKEY *key = PEM_read_bio_PrivateKey(file, NULL, no_passphrase, NULL);
+    EVP_PKEY *key = pem_read_key(file, wrong);
     int result = -1;
 
-    if (!key && (ERR_GET_REASON(ERR_peek_error()) == PEM_R_BAD_PASSWORD_READ ||
-                 ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_BAD_PASSWORD_READ))
-        *wrong = "needs a passphrase; the key should be one without";
-    else if (!key)
-        *wrong = "has no private key; it should begin with -----BEGIN PRIVATE KEY-----";
-    else if (SSL_CTX_use_PrivateKey(context, key) != 1 || SSL_CTX_check_private_key(context) != 1)
+    if (!key)
+        return -1;
+    if (SSL_CTX_use_PrivateKey(context, key) != 1 || SSL_CTX_check_private_key(context) != 1)
         *wrong = "does not belong to the certificate";
     else
         result = 0;
     EVP_PKEY_free(key);
     return result;
-}
-
-/* Never waits, as opening a FIFO would. */
-static BIO *open_file(const char *path, bool secret, char *message, size_t message_size)
-{
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    struct stat info;
-    BIO *file = NULL;
-
-    ERR_clear_error();
-    if (fd < 0 || fstat(fd, &info) != 0)
-        snprintf(message, message_size, "cannot read %s: %s", path, strerror(errno));
-    else if (!S_ISREG(info.st_mode))
-        snprintf(message, message_size, "%s is no file", path);
-    else if (!secret || settings_secret_is_private(fd, path, message, message_size) == 0) {
-        file = BIO_new_fd(fd, BIO_CLOSE);
-        if (!file)
-            snprintf(message, message_size, "%s cannot be read: out of memory", path);
-    }
-    if (!file && fd >= 0)
-        close(fd);
-    return file;
-}
-
-/* Nobody is asked at a terminal. */
-static int no_passphrase(char *buf, int size, int writing, void *user)
-{
-    (void)buf;
-    (void)size;
-    (void)writing;
-    (void)user;
-    return -1;
 }
 
 static enum tls_failure failure_of_certificate(long result)

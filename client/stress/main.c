@@ -15,6 +15,7 @@
 #include "sources.h"
 #include "tally.h"
 #include "terminal.h"
+#include "tls/spare.h"
 
 #include <event2/event.h>
 
@@ -70,6 +71,7 @@ int main(int argc, char **argv)
     int status = EXIT_FAILED;
 
     std_fds_fill();
+    spare_install();
     switch (options_parse(argc, argv, &run.options)) {
     case OPTIONS_DONE:
         return EXIT_DONE;

@@ -2,78 +2,41 @@
  * cliserd: options, signals, and the order in which everything is built and taken down. Everything
  * that is decided while the server runs is decided elsewhere.
  */
-#include "admin/admin.h"
+#include "main/daemon.h"
+
 #include "admin/http.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/std_fds.h"
 #include "base/units.h"
-#include "main/config.h"
 #include "main/host.h"
 #include "main/sandbox.h"
 #include "net/conn.h"
 #include "net/listener.h"
-#include "net/server.h"
-#include "net/spare.h"
+#include "tls/spare.h"
 #include "net/tls.h"
 #include "registry/registry.h"
-#include "session/session.h"
 #include "store/store.h"
 
 #include <event2/event.h>
 #include <systemd/sd-daemon.h>
 
 #include <getopt.h>
-#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define PROGRAM      "cliserd"
 #define DEFAULT_FILE "cliser.ini"
 /* Ours, all of which are made at the start: none is a client's. */
 #define TIMERS_AT_MOST 32
 
-/* A certificate that ends in less than this is warned of, at the start and then every day. */
-#define EXPIRY_WARNING_DAYS 30
-#define SECONDS_A_DAY       86400
-
 enum exit_status { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
-
-/* A signal and what it asks for. */
-enum signal_slot { SIGNAL_STOP, SIGNAL_INTERRUPT, SIGNAL_DRAIN, SIGNAL_RELOAD, SIGNAL_COUNT };
 
 struct options {
     const char *file;
     bool check_only;
-};
-
-struct daemon {
-    const char *file;
-    struct config started; /* what the keys that need a restart were at the start */
-    char node[256];
-    uint64_t room; /* for connections, as far as descriptors go */
-    uint64_t max_clients;
-    struct event_base *base;
-    struct listeners *listeners;
-    struct registry *registry;
-    struct sessions *sessions;
-    struct store *store;
-    struct server *server;
-    struct admin admin;
-    struct http *http;
-    struct event *signals[SIGNAL_COUNT];
-    struct event *reload; /* a burst of SIGHUPs is one reload */
-    struct event *watchdog;
-    struct event *daily;
-};
-
-/* Who is told how a reload went, beside the log: an operator who asked for it. */
-struct listener_to_reload {
-    admin_line_fn *say; /* or NULL */
-    void *user;
 };
 
 static bool parse_options(int argc, char **argv, struct options *options, int *status);
@@ -98,25 +61,6 @@ static void main_on_watchdog(evutil_socket_t fd, short what, void *user);
 static void main_on_day(evutil_socket_t fd, short what, void *user);
 static void main_on_event_log(int severity, const char *text);
 static void main_on_event_fatal(int error);
-static bool reload_for_operator(void *user, admin_line_fn *say, void *say_user);
-static bool reload(struct daemon *daemon, const struct listener_to_reload *listener);
-static bool reload_file(struct daemon *daemon, const struct listener_to_reload *listener);
-static void apply(struct daemon *daemon, struct config *wanted, struct credentials *credentials,
-                  struct credentials *tokens);
-static void report_failed_reload(const struct settings_report *report,
-                                 const struct listener_to_reload *listener);
-static void report_failure(const char *error, const struct listener_to_reload *listener);
-static void warn_of_restart(const struct config *started, const struct config *wanted,
-                            const struct listener_to_reload *listener);
-static void warn_of_expiry(const struct daemon *daemon);
-static struct server_options server_options_of(const struct daemon *daemon,
-                                               const struct config *config);
-static struct sessions_options sessions_options_of(const struct daemon *daemon,
-                                                   const struct config *config);
-static unsigned user_timeout_ms(const struct config *config);
-static void warn_of_shown_passwords(const struct daemon *daemon, const struct config *config);
-static void make_room(struct daemon *daemon, const struct config *config);
-static void log_limits(const struct config *config, uint64_t descriptors, uint64_t room);
 
 int main(int argc, char **argv)
 {
@@ -268,11 +212,11 @@ static int open_network(struct daemon *daemon)
         .tls_count = config->tls_listen.count,
         .backlog = config->backlog,
         .reuse_port = config->reuse_port,
-        .user_timeout_ms = user_timeout_ms(config),
+        .user_timeout_ms = daemon_user_timeout_ms(config),
     };
     char message[256];
 
-    make_room(daemon, config);
+    daemon_make_room(daemon, config);
     daemon->listeners = listeners_open(&options, message, sizeof(message));
     if (!daemon->listeners) {
         fprintf(stderr, PROGRAM ": %s\n", message);
@@ -294,7 +238,7 @@ static int open_registry(struct daemon *daemon)
     daemon->registry = registry_new();
     if (!daemon->registry || !credentials)
         abort(); /* out of memory while starting */
-    const struct sessions_options options = sessions_options_of(daemon, config);
+    const struct sessions_options options = daemon_sessions_options(daemon, config);
     daemon->sessions =
         sessions_new(&options, daemon->registry, credentials, &conn_session_ops, clock_now());
     config->store.node = host_name(daemon->node, sizeof(daemon->node));
@@ -313,7 +257,7 @@ static int open_server(struct daemon *daemon)
     spare_install();
     struct event_config *event_config = event_config_new();
     struct tls *tls = config_take_tls(&daemon->started);
-    const struct server_options options = server_options_of(daemon, &daemon->started);
+    const struct server_options options = daemon_server_options(daemon, &daemon->started);
 
     event_set_log_callback(main_on_event_log);
     event_set_fatal_callback(main_on_event_fatal);
@@ -376,7 +320,7 @@ static int open_control(struct daemon *daemon)
         .node = daemon->node,
         .store_kind = store_kind_names[config->store.kind],
         .started_us = clock_monotonic_us(),
-        .reload = reload_for_operator,
+        .reload = daemon_reload,
         .user = daemon,
     };
     daemon->http =
@@ -477,8 +421,8 @@ static void say_ready(const struct daemon *daemon)
     log_event(LOG_LEVEL_INFO, "keepalive", LOG_STR("dead_client_max", dead_max));
     log_event(LOG_LEVEL_INFO, "control", LOG_STR("socket", daemon->started.control_socket),
               LOG_STR("http", http_address(daemon->http)));
-    warn_of_expiry(daemon);
-    warn_of_shown_passwords(daemon, &daemon->started);
+    daemon_warn_of_expiry(daemon);
+    daemon_warn_of_shown_passwords(daemon, &daemon->started);
     log_announce("ready", line ? line : "ready");
     free(line);
     (void)sd_notify(0, "READY=1");
@@ -553,12 +497,7 @@ static void main_on_reload(evutil_socket_t fd, short what, void *user)
 {
     (void)fd;
     (void)what;
-    (void)reload(user, &(struct listener_to_reload){.say = NULL});
-}
-
-static bool reload_for_operator(void *user, admin_line_fn *say, void *say_user)
-{
-    return reload(user, &(struct listener_to_reload){.say = say, .user = say_user});
+    (void)daemon_reload(user, NULL, NULL);
 }
 
 static void main_on_watchdog(evutil_socket_t fd, short what, void *user)
@@ -573,7 +512,7 @@ static void main_on_day(evutil_socket_t fd, short what, void *user)
 {
     (void)fd;
     (void)what;
-    warn_of_expiry(user);
+    daemon_warn_of_expiry(user);
 }
 
 static void main_on_event_log(int severity, const char *text)
@@ -589,185 +528,4 @@ static void main_on_event_fatal(int error)
 {
     log_event(LOG_LEVEL_ERROR, "libevent_fatal", LOG_NUM("error", error));
     abort();
-}
-
-static bool reload(struct daemon *daemon, const struct listener_to_reload *listener)
-{
-    (void)sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, clock_monotonic_us());
-    const bool done = reload_file(daemon, listener);
-    if (done)
-        log_event(LOG_LEVEL_INFO, "reloaded", LOG_STR("config", daemon->file));
-    (void)sd_notify(0, "READY=1");
-    return done;
-}
-
-/* All or nothing: nothing is touched before everything new has been read and checked. */
-static bool reload_file(struct daemon *daemon, const struct listener_to_reload *listener)
-{
-    struct config wanted;
-    struct settings_report report;
-    struct credentials *credentials = NULL;
-    struct credentials *tokens = NULL;
-    bool done = false;
-
-    if (config_load(daemon->file, &wanted, &report) != 0) {
-        report_failed_reload(&report, listener);
-        goto out;
-    }
-    /* Where we really listen is what the start said, whatever the file says now. */
-    if (config_exposes_shipped_password(&wanted, &daemon->started.listen, &report) ||
-        config_exposes_shipped_password(&wanted, &daemon->started.tls_listen, &report)) {
-        report_failed_reload(&report, listener);
-        goto out;
-    }
-    credentials = config_credentials(&wanted);
-    tokens = config_tokens(&wanted);
-    if (!credentials || !tokens) {
-        report.out_of_memory = true;
-        report_failed_reload(&report, listener);
-        credentials_free(credentials);
-        credentials_free(tokens);
-        goto out;
-    }
-
-    apply(daemon, &wanted, credentials, tokens);
-    warn_of_restart(&daemon->started, &wanted, listener);
-    warn_of_shown_passwords(daemon, &wanted);
-    done = true;
-
-out:
-    settings_report_clear(&report);
-    config_clear(&wanted);
-    return done;
-}
-
-/* Cannot fail. Owns credentials and tokens from here on. */
-static void apply(struct daemon *daemon, struct config *wanted, struct credentials *credentials,
-                  struct credentials *tokens)
-{
-    make_room(daemon, wanted);
-    const struct server_options options = server_options_of(daemon, wanted);
-    const struct sessions_options sessions_options = sessions_options_of(daemon, wanted);
-
-    wanted->log.program = PROGRAM;
-    (void)log_open(&wanted->log); /* what syslog cannot take is counted */
-    sessions_reload(daemon->sessions, &sessions_options, credentials, clock_now());
-    server_reload(daemon->server, &options, config_take_tls(wanted));
-    http_set_tokens(daemon->http, tokens);
-    warn_of_expiry(daemon);
-}
-
-static void report_failed_reload(const struct settings_report *report,
-                                 const struct listener_to_reload *listener)
-{
-    char text[512];
-
-    for (size_t i = 0; i < report->count; i++)
-        report_failure(settings_report_text(report, i, text, sizeof(text)), listener);
-    if (report->out_of_memory)
-        report_failure("out of memory", listener);
-}
-
-static void report_failure(const char *error, const struct listener_to_reload *listener)
-{
-    log_event(LOG_LEVEL_ERROR, "reload_failed", LOG_STR("error", error));
-    if (listener->say)
-        listener->say(listener->user, error);
-}
-
-static void warn_of_restart(const struct config *started, const struct config *wanted,
-                            const struct listener_to_reload *listener)
-{
-    char key[64];
-
-    for (size_t i = 0; i < config_rows; i++) {
-        const struct setting *row = &config_table[i];
-
-        if (row->reloadable || settings_equal(row, started, wanted))
-            continue;
-        log_event(LOG_LEVEL_WARN, "restart_needed", LOG_STR("section", row->section),
-                  LOG_STR("key", row->key));
-        snprintf(key, sizeof(key), "%s.%s", row->section, row->key);
-        if (listener->say)
-            listener->say(listener->user, key);
-    }
-}
-
-static void warn_of_expiry(const struct daemon *daemon)
-{
-    const int64_t expires = server_stats(daemon->server)->tls_expires;
-    const int64_t left_s = expires - clock_now().wall_ms / 1000;
-
-    if (expires != 0 && left_s < (int64_t)EXPIRY_WARNING_DAYS * SECONDS_A_DAY)
-        log_event(LOG_LEVEL_WARN, "certificate_expires",
-                  LOG_NUM("days", left_s > 0 ? left_s / SECONDS_A_DAY : 0));
-}
-
-static struct server_options server_options_of(const struct daemon *daemon,
-                                               const struct config *config)
-{
-    return (struct server_options){
-        .max_connections = (size_t)daemon->room,
-        .drain_ms = config->drain_ms,
-        .user_timeout_ms = user_timeout_ms(config),
-    };
-}
-
-/* Silent connections may take half of the descriptors at most: the rest is for those that register.
- */
-static struct sessions_options sessions_options_of(const struct daemon *daemon,
-                                                   const struct config *config)
-{
-    struct sessions_options options = config->sessions;
-
-    if (options.limits.max_pending > daemon->room / 2)
-        options.limits.max_pending = daemon->room > 2 ? daemon->room / 2 : 1;
-    return options;
-}
-
-static unsigned user_timeout_ms(const struct config *config)
-{
-    const uint64_t ms = config->sessions.interval_ms * config->sessions.misses;
-
-    return ms > INT32_MAX ? INT32_MAX : (unsigned)ms;
-}
-
-/* No error: others may be trusted on this host, and the password is of use beyond it only. */
-static void warn_of_shown_passwords(const struct daemon *daemon, const struct config *config)
-{
-    char mend[512];
-
-    if (!config->shows_passwords)
-        return;
-    snprintf(mend, sizeof(mend), "chmod o-rwx %s, or name a file with password_file", daemon->file);
-    log_event(LOG_LEVEL_WARN, "passwords_shown", LOG_STR("config", daemon->file),
-              LOG_STR("mend", mend));
-}
-
-/* As many descriptors as there may be connections, or as many as we may have; says so if that is
- * news. */
-static void make_room(struct daemon *daemon, const struct config *config)
-{
-    const struct limits_options *limits = &config->sessions.limits;
-    const uint64_t descriptors = host_raise_descriptors(limits->max_clients + limits->max_pending);
-    const uint64_t room = host_room_for_connections(descriptors);
-    const bool is_news = room != daemon->room || limits->max_clients != daemon->max_clients;
-
-    daemon->room = room;
-    daemon->max_clients = limits->max_clients;
-    if (is_news)
-        log_limits(config, descriptors, room);
-}
-
-static void log_limits(const struct config *config, uint64_t descriptors, uint64_t room)
-{
-    const uint64_t backlog = host_backlog(config->backlog);
-    const uint64_t max_clients = config->sessions.limits.max_clients;
-
-    log_event(LOG_LEVEL_INFO, "limits", LOG_NUM("descriptors", descriptors),
-              LOG_NUM("clients", room < max_clients ? room : max_clients),
-              LOG_NUM("max_clients", max_clients), LOG_NUM("backlog", backlog));
-    if (backlog < config->backlog)
-        log_event(LOG_LEVEL_WARN, "backlog_cut", LOG_NUM("wanted", config->backlog),
-                  LOG_NUM("somaxconn", backlog));
 }

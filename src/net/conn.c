@@ -15,7 +15,7 @@
 
 #include "base/container_of.h"
 #include "cliser/proto.h"
-#include "net/spare.h"
+#include "tls/spare.h"
 #include "net/tls.h"
 
 #include <event2/buffer.h>

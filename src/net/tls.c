@@ -5,21 +5,17 @@
  */
 #include "net/tls.h"
 
-#include "base/settings.h"
+#include "tls/pem.h"
 
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 /* For TLS 1.2: forward secrecy and authenticated encryption. All that 1.3 has is like that. */
 #define CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -60,8 +56,6 @@ static int load_chain(struct loading *loading, STACK_OF(X509) * chain);
 static int check_validity(struct loading *loading, X509 *certificate);
 static int load_key(struct loading *loading);
 static int load_client_ca(struct loading *loading);
-static BIO *open_file(struct loading *loading, const char *path, bool secret);
-static int no_passphrase(char *buf, int size, int writing, void *user);
 static int say(struct loading *loading, const char *path, const char *what);
 static int64_t seconds_of(const ASN1_TIME *at);
 static bool common_name_is(const X509 *certificate, const char *name, size_t len);
@@ -247,25 +241,22 @@ static int load_certificate(struct loading *loading)
 {
     const char *path = loading->options->cert;
     STACK_OF(X509) *chain = sk_X509_new_null();
-    BIO *file = open_file(loading, path, false);
+    BIO *file = pem_open(path, false, loading->message, loading->message_size);
     int result = -1;
 
     loading->tls->expires = INT64_MAX;
     for (X509 *next = NULL; chain && file && sk_X509_num(chain) < MAX_CHAIN;) {
-        next = PEM_read_bio_X509(file, NULL, no_passphrase, NULL);
+        next = pem_next_certificate(file);
         if (!next)
             break;
         if (sk_X509_push(chain, next) == 0)
             X509_free(next);
     }
     if (chain && file) {
-        const unsigned long error = ERR_peek_last_error();
-        const bool at_end =
-            ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
-        ERR_clear_error();
+        const bool at_end = pem_is_at_end();
+
         if (sk_X509_num(chain) == 0)
-            (void)say(loading, path,
-                      "has no certificate; it should begin with -----BEGIN CERTIFICATE-----");
+            (void)say(loading, path, PEM_NO_CERTIFICATE);
         else if (!at_end)
             (void)say(loading, path, "is damaged behind its first certificate");
         else
@@ -331,22 +322,15 @@ static int check_validity(struct loading *loading, X509 *certificate)
 static int load_key(struct loading *loading)
 {
     const char *path = loading->options->key;
-    BIO *file = open_file(loading, path, true);
+    BIO *file = pem_open(path, true, loading->message, loading->message_size);
+    const char *wrong = "";
 
     if (!file)
         return -1;
-    EVP_PKEY *key = PEM_read_bio_PrivateKey(file, NULL, no_passphrase, NULL);
+    EVP_PKEY *key = pem_read_key(file, &wrong);
     BIO_free(file);
-    if (!key) {
-        const bool needs_passphrase =
-            ERR_GET_REASON(ERR_peek_error()) == PEM_R_BAD_PASSWORD_READ ||
-            ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_BAD_PASSWORD_READ;
-        return say(loading, path,
-                   needs_passphrase ? "needs a passphrase; cliserd takes a key without one"
-                                    : "has no private key; it should begin with -----BEGIN PRIVATE "
-                                      "KEY-----");
-    }
-    ERR_clear_error();
+    if (!key)
+        return say(loading, path, wrong);
     const bool taken = SSL_CTX_use_PrivateKey(loading->tls->context, key) == 1 &&
                        SSL_CTX_check_private_key(loading->tls->context) == 1;
     EVP_PKEY_free(key);
@@ -357,7 +341,7 @@ static int load_client_ca(struct loading *loading)
 {
     const char *path = loading->options->client_ca;
     SSL_CTX *context = loading->tls->context;
-    BIO *file = open_file(loading, path, false);
+    BIO *file = pem_open(path, false, loading->message, loading->message_size);
 
     if (!file)
         return -1;
@@ -365,45 +349,11 @@ static int load_client_ca(struct loading *loading)
     STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(path);
     if (!names || SSL_CTX_load_verify_file(context, path) != 1) {
         sk_X509_NAME_pop_free(names, X509_NAME_free);
-        return say(loading, path,
-                   "has no certificate; it should begin with -----BEGIN CERTIFICATE-----");
+        return say(loading, path, PEM_NO_CERTIFICATE);
     }
     SSL_CTX_set_client_CA_list(context, names); /* owned by it */
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
     return 0;
-}
-
-/* Never waits, as opening a FIFO would. */
-static BIO *open_file(struct loading *loading, const char *path, bool secret)
-{
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    struct stat info;
-    BIO *file = NULL;
-
-    if (fd < 0 || fstat(fd, &info) != 0)
-        snprintf(loading->message, loading->message_size, "cannot read %s: %s", path,
-                 strerror(errno));
-    else if (!S_ISREG(info.st_mode))
-        (void)say(loading, path, "is no file");
-    else if (secret &&
-             settings_secret_is_private(fd, path, loading->message, loading->message_size) != 0)
-        goto out;
-    else if (!(file = BIO_new_fd(fd, BIO_CLOSE)))
-        (void)say(loading, path, "cannot be read: out of memory");
-out:
-    if (!file && fd >= 0)
-        close(fd);
-    return file;
-}
-
-/* Nobody is asked at a terminal. */
-static int no_passphrase(char *buf, int size, int writing, void *user)
-{
-    (void)buf;
-    (void)size;
-    (void)writing;
-    (void)user;
-    return -1;
 }
 
 static int say(struct loading *loading, const char *path, const char *what)

@@ -2,8 +2,8 @@
  * Memory set aside for libevent, where it does not survive that there is none: version 2.1 makes a
  * bufferevent for OpenSSL in several pieces and jumps to address 0 when one is missing.
  */
-#ifndef NET_SPARE_H
-#define NET_SPARE_H
+#ifndef TLS_SPARE_H
+#define TLS_SPARE_H
 
 #include <stdbool.h>
 

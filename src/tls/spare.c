@@ -2,7 +2,7 @@
  * Pieces of the ordinary heap that are kept for when it has no more: whoever gets one frees it as
  * any other. Knows nothing of what they are for.
  */
-#include "net/spare.h"
+#include "tls/spare.h"
 
 #include <event2/event.h>
 
