@@ -11,10 +11,11 @@
  * A TLS connection is the same with OpenSSL between it and its socket, once its handshake is done,
  * which is conn_handshake.c's.
  */
-#include "net/conn_internal.h"
+#include "net/conn.h"
 
 #include "base/container_of.h"
 #include "cliser/proto.h"
+#include "net/conn_internal.h"
 #include "tls/spare.h"
 #include "net/tls.h"
 

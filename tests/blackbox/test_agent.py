@@ -149,11 +149,10 @@ def silent_handshakes(tmp_path_factory):
         yield None
         return
     with FakeServer() as silent, FakeServer() as stalled:
-        agents = []
         folder = tmp_path_factory.mktemp("silent")
-        for server in (silent, stalled):
-            agents.append(Bench(folder, server).start())
-        agents.append(Bench(folder, silent).start("--tls"))
+        bench = Bench(folder, None)
+        agents = [bench.start(server=silent.name), bench.start(server=stalled.name),
+                  bench.start("--tls", server=silent.name)]
         silent.accept()
         silent.accept()
         session = stalled.accept()

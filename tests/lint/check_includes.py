@@ -15,6 +15,9 @@ import lint
 # In this order: a folder of src/ may include the ones before it and itself.
 LAYERS = ["proto", "base", "tls", "registry", "store", "session", "net", "admin", "main"]
 
+# What the clients may, beside proto.
+CLIENT_USES = ("base", "tls", "client")
+
 # Only these may see libevent: what has sockets, and the one store that speaks to a server itself.
 LIBEVENT_ALLOWED = re.compile(r"src/(tls|net|admin|main)/|src/store/store_redis\.[ch]$|client/")
 
@@ -56,7 +59,7 @@ def may_include(path, target):
     if other == "cliser":
         return None
     if mine == "client":
-        return None if other in ("base", "tls", "client") else "client/ uses proto, base and tls only"
+        return None if other in CLIENT_USES else "client/ uses proto, base and tls only"
     if mine not in LAYERS:
         return f"src/{mine} is no layer; add it to LAYERS where it belongs"
     if other not in LAYERS or LAYERS.index(other) > LAYERS.index(mine):
