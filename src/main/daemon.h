@@ -63,10 +63,10 @@ void daemon_warn_of_expiry(const struct daemon *daemon);
 void daemon_warn_of_shown_passwords(const struct daemon *daemon, const struct config *config);
 
 /*
- * Reads the configuration again; a broken one leaves everything as it was. say, if it is not NULL,
- * is told each error, or each key that needs a restart. Returns whether it was done. Closes no
- * session.
+ * Reads the configuration of user, a struct daemon, again; a broken one leaves everything as it
+ * was. say, if it is not NULL, is told each error, or each key that needs a restart. Returns
+ * whether it was done. Closes no session.
  */
-bool daemon_reload(void *daemon, admin_line_fn *say, void *user);
+bool daemon_reload(void *user, admin_line_fn *say, void *say_user);
 
 #endif
