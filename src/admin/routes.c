@@ -52,7 +52,7 @@ static const struct route routes[] = {
     { "GET",    "/readyz",                    get_readiness,     OPEN, "" },
     { "GET",    "/metrics",                   get_metrics,       0,    "" },
     { "GET",    "/v1/status",                 get_status,        0,    "" },
-    { "GET",    "/v1/clients",                get_clients,       0,    "status match " PAGE_PARAMETERS },
+    { "GET",    "/v1/clients",                get_clients,       0,    "status match sort " PAGE_PARAMETERS },
     { "GET",    "/v1/clients/*",              get_client,        0,    "" },
     { "DELETE", "/v1/clients/*",              forget_client,     0,    "" },
     { "POST",   "/v1/clients/*/ping",         ping_client,       0,    "" },
@@ -183,10 +183,10 @@ static void answer_no_path(struct request *request)
 /* Copies what stands for * to id, which has room for an ID; a longer text matches nothing. */
 static bool path_matches(const char *pattern, const char *path, char *id)
 {
-    const char *star = pattern ? strchr(pattern, '*') : NULL;
-
     if (!pattern)
         return dashboard_find(path) != NULL;
+
+    const char *star = strchr(pattern, '*');
     if (!star)
         return strcmp(pattern, path) == 0;
     const size_t before = (size_t)(star - pattern);
@@ -330,6 +330,7 @@ static void get_clients(struct request *request)
     struct stream_filter filter = {
         .match = parameter(request, "match"), .connected = -1, .target = -1};
     const char *status = parameter(request, "status");
+    const char *sort = parameter(request, "sort");
     char message[256];
 
     if (status)
@@ -340,6 +341,14 @@ static void get_clients(struct request *request)
     }
     if (filter.match && glob_check(filter.match, message, sizeof(message)) != 0) {
         answer_error(request, 400, "match: %s", message);
+        return;
+    }
+    if (sort && sort_order_parse(&filter.order, sort) != 0) {
+        answer_error(
+            request, 400,
+            "sort: \"%s\" should be cid, sid, since, last_seen or rtt_ms, perhaps with a - "
+            "before it",
+            sort);
         return;
     }
     if (read_page(request, &filter))
@@ -370,10 +379,12 @@ static void get_targets(struct request *request)
 static bool read_page(struct request *request, struct stream_filter *filter)
 {
     uint64_t limit = STREAM_DEFAULT_LIMIT;
+    struct sort_place place;
 
     filter->after = parameter(request, "after");
-    if (filter->after && !proto_id_valid(filter->after, strlen(filter->after))) {
-        answer_error(request, 400, "after: should be the next of the page before, which is an ID");
+    if (filter->after && sort_place_parse(&place, filter->order, filter->after) != 0) {
+        answer_error(request, 400,
+                     "after: should be the next of the page before, in the same order");
         return false;
     }
     if (!read_number(request, "limit", 1, STREAM_MAX_LIMIT, &limit))
