@@ -6,6 +6,7 @@
  */
 #include "admin/http_internal.h"
 
+#include "admin/dashboard.h"
 #include "admin/events.h"
 #include "admin/stream.h"
 
@@ -167,6 +168,7 @@ static enum MHD_Result http_on_header(void *user, enum MHD_ValueKind kind, const
         {"Authorization", &headers->authorization, &headers->repeated},
         {"Content-Type", &headers->content_type, &headers->repeated},
         {"Last-Event-ID", &exchange->request.last_event_id, &headers->repeated},
+        {"If-None-Match", &exchange->request.if_none_match, &headers->repeated},
         {"Content-Length", &exchange->body_length, &exchange->is_framed_twice},
         {"Transfer-Encoding", &exchange->body_encoding, &exchange->is_framed_twice},
     };
@@ -287,6 +289,7 @@ static enum MHD_Result send_answer(struct exchange *exchange)
 static bool add_headers(const struct exchange *exchange, struct MHD_Response *response)
 {
     const struct answer *answer = &exchange->request.answer;
+    const struct dashboard_file *file = answer->file;
     /* The library would end the chunks that a HEAD does not get. */
     const bool is_last =
         exchange->is_last ||
@@ -296,8 +299,14 @@ static bool add_headers(const struct exchange *exchange, struct MHD_Response *re
         const char *value; /* NULL: not in this answer */
     } headers[] = {
         {MHD_HTTP_HEADER_CONTENT_TYPE, answer->type},
-        {MHD_HTTP_HEADER_CACHE_CONTROL, "no-store"},
+        {MHD_HTTP_HEADER_CACHE_CONTROL, file ? "no-cache" : "no-store"},
         {"X-Content-Type-Options", "nosniff"},
+        {MHD_HTTP_HEADER_ETAG, file ? file->etag : NULL},
+        {"Content-Security-Policy", file ? DASHBOARD_POLICY : NULL},
+        {"X-Frame-Options", file ? "DENY" : NULL},
+        {"Referrer-Policy", file ? "no-referrer" : NULL},
+        {"Cross-Origin-Opener-Policy", file ? "same-origin" : NULL},
+        {"Cross-Origin-Resource-Policy", file ? "same-origin" : NULL},
         {MHD_HTTP_HEADER_ALLOW, answer->allow[0] != '\0' ? answer->allow : NULL},
         {MHD_HTTP_HEADER_CONNECTION, is_last ? "close" : NULL},
         {MHD_HTTP_HEADER_WWW_AUTHENTICATE,
@@ -322,6 +331,9 @@ static struct MHD_Response *response_of(struct exchange *exchange)
                                                  http_on_read_stream, exchange, NULL);
     if (answer->is_events)
         return begin_event_stream(exchange);
+    if (answer->file)
+        return MHD_create_response_from_iovec(
+            &(struct MHD_IoVec){answer->file->bytes, answer->file->len}, 1, NULL, NULL);
     response = MHD_create_response_from_buffer(answer->len, answer->text,
                                                answer->is_static ? MHD_RESPMEM_PERSISTENT
                                                                  : MHD_RESPMEM_MUST_FREE);

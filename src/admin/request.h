@@ -15,6 +15,7 @@
 #include "admin/admin.h"
 
 struct credentials;
+struct dashboard_file;
 struct events;
 struct route;
 struct stream;
@@ -27,16 +28,17 @@ struct request_parameter {
     const char *value; /* NULL for a name without "=" */
 };
 
-/* Exactly one of text, stream and is_events is what the body comes from. */
+/* Exactly one of text, stream, file and is_events is what the body comes from. */
 struct answer {
     unsigned status;  /* 0: there is none yet */
     const char *type; /* of the content */
     char allow[24];   /* for 405: the methods; "" otherwise */
     char *text;       /* owned, unless it is_static */
     size_t len;
-    bool is_static;        /* there as long as the request */
-    struct stream *stream; /* owned */
-    bool is_events;        /* an event stream that begins behind events_seen */
+    bool is_static;                    /* there as long as the request */
+    struct stream *stream;             /* owned */
+    const struct dashboard_file *file; /* of the page */
+    bool is_events;                    /* an event stream that begins behind events_seen */
     uint64_t events_seen;
 };
 
@@ -59,6 +61,7 @@ struct request {
     const char *path; /* decoded */
     struct access_headers headers;
     const char *last_event_id;
+    const char *if_none_match;
     struct request_parameter parameters[REQUEST_MAX_PARAMETERS];
     size_t parameter_count; /* may be more than there is room for: then those are not kept */
     char *body;

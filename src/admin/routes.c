@@ -5,6 +5,7 @@
  */
 #include "admin/request.h"
 
+#include "admin/dashboard.h"
 #include "admin/events.h"
 #include "admin/json.h"
 #include "admin/order_body.h"
@@ -29,7 +30,7 @@ typedef void handle_fn(struct request *request);
 #define OPEN 0x1 /* to everybody who reaches the port */
 #define BODY 0x2 /* takes one with something in it */
 
-/* In a path, * is an ID. */
+/* In a path, * is an ID; NULL is that of any file of the page. */
 struct route {
     const char *method;
     const char *path;
@@ -40,17 +41,18 @@ struct route {
 
 static handle_fn get_status, get_clients, get_client, forget_client, ping_client, disconnect_client,
     give_order, get_order, get_targets, cancel_order, get_events, reload, get_metrics, get_health,
-    get_readiness;
+    get_readiness, get_file;
 
 #define PAGE_PARAMETERS "limit after"
 
 /* clang-format off */
 static const struct route routes[] = {
+    { "GET",    NULL,                         get_file,          OPEN, "" },
     { "GET",    "/healthz",                   get_health,        OPEN, "" },
     { "GET",    "/readyz",                    get_readiness,     OPEN, "" },
     { "GET",    "/metrics",                   get_metrics,       0,    "" },
     { "GET",    "/v1/status",                 get_status,        0,    "" },
-    { "GET",    "/v1/clients",                get_clients,       0,    "status match " PAGE_PARAMETERS },
+    { "GET",    "/v1/clients",                get_clients,       0,    "status match sort " PAGE_PARAMETERS },
     { "GET",    "/v1/clients/*",              get_client,        0,    "" },
     { "DELETE", "/v1/clients/*",              forget_client,     0,    "" },
     { "POST",   "/v1/clients/*/ping",         ping_client,       0,    "" },
@@ -67,6 +69,7 @@ static const struct route routes[] = {
 #define ROUTE_COUNT (sizeof(routes) / sizeof(routes[0]))
 
 static bool find_route(struct request *request);
+static void answer_no_path(struct request *request);
 static bool path_matches(const char *pattern, const char *path, char *id);
 static bool is_change(const struct request *request);
 static bool is_allowed(struct request *request);
@@ -160,18 +163,30 @@ static bool find_route(struct request *request)
                                 routes[i].method);
     }
     if (len == 0) {
-        answer_error(request, 404, "there is nothing at this path; docs/control.md has all paths");
+        answer_no_path(request);
         return false;
     }
     answer_error(request, 405, "this path knows other methods");
     return false;
 }
 
+static void answer_no_path(struct request *request)
+{
+    if (dashboard_file_count == 0 && strcmp(request->path, "/") == 0)
+        answer_error(request, 404,
+                     "this cliserd is built without its page for browsers, by "
+                     "-DCLISER_DASHBOARD=OFF; cliserctl shows the same");
+    else
+        answer_error(request, 404, "there is nothing at this path; docs/control.md has all paths");
+}
+
 /* Copies what stands for * to id, which has room for an ID; a longer text matches nothing. */
 static bool path_matches(const char *pattern, const char *path, char *id)
 {
-    const char *star = strchr(pattern, '*');
+    if (!pattern)
+        return dashboard_find(path) != NULL;
 
+    const char *star = strchr(pattern, '*');
     if (!star)
         return strcmp(pattern, path) == 0;
     const size_t before = (size_t)(star - pattern);
@@ -266,6 +281,17 @@ static const char *parameter(const struct request *request, const char *name)
     return NULL;
 }
 
+/* No ETag can be a part of another one, as each has its quotes. */
+static void get_file(struct request *request)
+{
+    const struct dashboard_file *file = dashboard_find(request->path);
+    const char *known = request->if_none_match;
+    const bool is_known = known && (strstr(known, file->etag) || strcmp(known, "*") == 0);
+
+    request->answer = (struct answer){
+        .status = is_known ? 304 : 200, .type = file->type, .file = file, .len = file->len};
+}
+
 static void get_health(struct request *request)
 {
     answer_json(request, 200, json_pack("{s:b}", "ok", 1));
@@ -304,6 +330,7 @@ static void get_clients(struct request *request)
     struct stream_filter filter = {
         .match = parameter(request, "match"), .connected = -1, .target = -1};
     const char *status = parameter(request, "status");
+    const char *sort = parameter(request, "sort");
     char message[256];
 
     if (status)
@@ -314,6 +341,14 @@ static void get_clients(struct request *request)
     }
     if (filter.match && glob_check(filter.match, message, sizeof(message)) != 0) {
         answer_error(request, 400, "match: %s", message);
+        return;
+    }
+    if (sort && sort_order_parse(&filter.order, sort) != 0) {
+        answer_error(
+            request, 400,
+            "sort: \"%s\" should be cid, sid, since, last_seen or rtt_ms, perhaps with a - "
+            "before it",
+            sort);
         return;
     }
     if (read_page(request, &filter))
@@ -344,10 +379,12 @@ static void get_targets(struct request *request)
 static bool read_page(struct request *request, struct stream_filter *filter)
 {
     uint64_t limit = STREAM_DEFAULT_LIMIT;
+    struct sort_place place;
 
     filter->after = parameter(request, "after");
-    if (filter->after && !proto_id_valid(filter->after, strlen(filter->after))) {
-        answer_error(request, 400, "after: should be the next of the page before, which is an ID");
+    if (filter->after && sort_place_parse(&place, filter->order, filter->after) != 0) {
+        answer_error(request, 400,
+                     "after: should be the next of the page before, in the same order");
         return false;
     }
     if (!read_number(request, "limit", 1, STREAM_MAX_LIMIT, &limit))

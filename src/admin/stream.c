@@ -1,6 +1,7 @@
 /*
  * One walk over the clients in the order of their IDs serves all three: they differ in who is shown
- * and how. What is written waits in a buffer of the stream's own until the reader has room for it.
+ * and how. For a list in another order a walk by sid picks the page (sorted.h) before it is shown.
+ * What is written waits in a buffer of the stream's own until the reader has room for it.
  */
 #include "admin/stream.h"
 
@@ -20,11 +21,14 @@
 #define PAGE         32
 #define ENOUGH_BYTES 8192
 
-enum phase { PHASE_ORDER, PHASE_BEGIN, PHASE_CLIENTS, PHASE_END, PHASE_OVER };
+enum phase { PHASE_PREPARE, PHASE_BEGIN, PHASE_CLIENTS, PHASE_END, PHASE_OVER };
 
-/* What makes one kind of stream different. Each writes by put(); begin and end are what stands
- * before and behind the clients, and end returns the phase that comes next. */
+/* What makes one kind of stream different. prepare and walk do some of the work, and set the next
+ * phase when it is done. All but prepare write by put(); begin and end are what stands before and
+ * behind the clients, and end returns the phase that comes next. */
 struct kind {
+    void (*prepare)(struct stream *stream);
+    void (*walk)(struct stream *stream);
     bool (*wants)(const struct stream *stream, const struct registry_record *record);
     json_t *(*show)(const struct stream *stream, const struct registry_record *record);
     void (*begin)(struct stream *stream);
@@ -48,6 +52,10 @@ struct stream {
     char after[PROTO_MAX_ID_BYTES + 2];
     char last_shown[PROTO_MAX_ID_BYTES + 1];
 
+    struct sorted *sorted; /* of a list in another order than that of IDs, or NULL */
+    uint32_t offered_sid;  /* the last one that it has been offered */
+    size_t taken;          /* of its page, to be shown */
+
     struct order_waves waves; /* of a dry run */
     size_t total;
 
@@ -59,10 +67,14 @@ struct stream {
 
 static struct stream *stream_new(const struct kind *kind, const struct admin *admin);
 static int set_filter(struct stream *stream, const struct stream_filter *filter);
+static void begin_by_id(struct stream *stream, const char *after);
 static void begin_at_prefix(struct stream *stream);
+static int begin_sorted(struct stream *stream, const struct stream_filter *filter);
 static void step(struct stream *stream);
 static void order_some(struct stream *stream);
 static void show_some(struct stream *stream);
+static void pick_some(struct stream *stream);
+static void show_picked(struct stream *stream);
 static void show(struct stream *stream, const struct registry_record *record);
 static bool is_beyond(const struct stream *stream, const struct registry_record *record);
 static bool passes_filter(const struct stream *stream, const struct registry_record *record);
@@ -73,6 +85,8 @@ static bool wants_target(const struct stream *stream, const struct registry_reco
 static json_t *show_target(const struct stream *stream, const struct registry_record *record);
 static void begin_targets(struct stream *stream);
 static enum phase end_page(struct stream *stream);
+static enum phase end_sorted_page(struct stream *stream);
+static enum phase end_with_next(struct stream *stream, const char *next);
 static bool wants_told(const struct stream *stream, const struct registry_record *record);
 static json_t *show_told(const struct stream *stream, const struct registry_record *record);
 static void begin_wave(struct stream *stream);
@@ -81,13 +95,21 @@ static void put(struct stream *stream, const char *text);
 static void put_json(struct stream *stream, json_t *value);
 static int put_chunk(const char *buffer, size_t size, void *user);
 
-static const struct kind clients = {wants_client, show_client, begin_clients, end_page};
-static const struct kind targets = {wants_target, show_target, begin_targets, end_page};
-static const struct kind dry_run = {wants_told, show_told, begin_wave, end_wave};
+/* clang-format off */
+static const struct kind clients =
+    {order_some, show_some, wants_client, show_client, begin_clients, end_page};
+static const struct kind sorted_clients =
+    {pick_some, show_picked, wants_client, show_client, begin_clients, end_sorted_page};
+static const struct kind targets =
+    {order_some, show_some, wants_target, show_target, begin_targets, end_page};
+static const struct kind dry_run =
+    {order_some, show_some, wants_told, show_told, begin_wave, end_wave};
+/* clang-format on */
 
 struct stream *stream_clients(const struct admin *admin, const struct stream_filter *filter)
 {
-    struct stream *stream = stream_new(&clients, admin);
+    const bool is_by_id = sort_order_is_by_id(filter->order);
+    struct stream *stream = stream_new(is_by_id ? &clients : &sorted_clients, admin);
 
     if (stream && set_filter(stream, filter) != 0) {
         stream_free(stream);
@@ -145,6 +167,7 @@ void stream_free(struct stream *stream)
     if (!stream)
         return;
     order_waves_clear(&stream->waves);
+    sorted_free(stream->sorted);
     free(stream->match);
     free(stream->text);
     free(stream);
@@ -170,11 +193,18 @@ static int set_filter(struct stream *stream, const struct stream_filter *filter)
         if (!stream->match)
             return -1;
         stream->prefix_len = glob_prefix_len(stream->match);
-        begin_at_prefix(stream);
     }
-    if (filter->after && strcmp(filter->after, stream->after) > 0)
-        memcpy(stream->after, filter->after, strlen(filter->after) + 1);
+    if (!sort_order_is_by_id(filter->order))
+        return begin_sorted(stream, filter);
+    begin_by_id(stream, filter->after);
     return 0;
+}
+
+static void begin_by_id(struct stream *stream, const char *after)
+{
+    begin_at_prefix(stream);
+    if (after && strcmp(after, stream->after) > 0)
+        memcpy(stream->after, after, strlen(after) + 1);
 }
 
 /* Just before the first ID that begins like the glob: IDs are ASCII, so nothing is between that and
@@ -191,17 +221,27 @@ static void begin_at_prefix(struct stream *stream)
     stream->after[len + 1] = '\0';
 }
 
+static int begin_sorted(struct stream *stream, const struct stream_filter *filter)
+{
+    struct sort_place behind;
+    const bool has_begin =
+        filter->after && sort_place_parse(&behind, filter->order, filter->after) == 0;
+
+    stream->sorted = sorted_new(filter->order, has_begin ? &behind : NULL, filter->limit);
+    return stream->sorted ? 0 : -1;
+}
+
 /* Does some of the work. */
 static void step(struct stream *stream)
 {
-    if (stream->phase == PHASE_ORDER)
-        order_some(stream);
+    if (stream->phase == PHASE_PREPARE)
+        stream->kind->prepare(stream);
     if (stream->phase == PHASE_BEGIN) {
         stream->kind->begin(stream);
         stream->phase = PHASE_CLIENTS;
     }
     if (stream->phase == PHASE_CLIENTS)
-        show_some(stream);
+        stream->kind->walk(stream);
     if (stream->phase == PHASE_END)
         stream->phase = stream->kind->end(stream);
 }
@@ -245,6 +285,42 @@ static void show_some(struct stream *stream)
             stream->phase = PHASE_END;
             return;
         }
+    }
+}
+
+/* Offers some of the clients, in the order of their sids. */
+static void pick_some(struct stream *stream)
+{
+    const uint64_t until_us = clock_monotonic_us() + LOOK_US;
+    const struct registry_record *record = NULL;
+
+    while ((record = registry_next(stream->admin->registry, stream->offered_sid)) != NULL) {
+        stream->offered_sid = record->sid;
+        if (sorted_wants(stream->sorted, record) && stream->kind->wants(stream, record))
+            sorted_keep(stream->sorted, record);
+        if (clock_monotonic_us() >= until_us)
+            return;
+    }
+    sorted_finish(stream->sorted);
+    stream->phase = PHASE_BEGIN;
+}
+
+/* Some may have gone meanwhile, or come again as another record, which was picked by itself. */
+static void show_picked(struct stream *stream)
+{
+    const uint64_t until_us = clock_monotonic_us() + LOOK_US;
+    const struct sort_place *place = NULL;
+
+    while (stream->text_len < ENOUGH_BYTES && clock_monotonic_us() < until_us) {
+        place = sorted_at(stream->sorted, stream->taken);
+        if (!place) {
+            stream->phase = PHASE_END;
+            return;
+        }
+        stream->taken++;
+        const struct registry_record *record = admin_find(stream->admin, place->cid);
+        if (record && record->sid == place->sid && stream->kind->wants(stream, record))
+            show(stream, record);
     }
 }
 
@@ -310,8 +386,20 @@ static void begin_targets(struct stream *stream)
 
 static enum phase end_page(struct stream *stream)
 {
+    return end_with_next(stream, stream->has_more ? stream->last_shown : NULL);
+}
+
+static enum phase end_sorted_page(struct stream *stream)
+{
+    char next[SORT_PLACE_TEXT_BYTES];
+
+    return end_with_next(stream, sorted_next(stream->sorted, next));
+}
+
+static enum phase end_with_next(struct stream *stream, const char *next)
+{
     put(stream, "],\"next\":");
-    put_json(stream, stream->has_more ? json_string(stream->last_shown) : json_null());
+    put_json(stream, next ? json_string(next) : json_null());
     put(stream, "}");
     return PHASE_OVER;
 }

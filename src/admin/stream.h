@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #include "admin/admin.h"
+#include "admin/sorted.h"
 
 struct stream;
 
@@ -25,11 +26,12 @@ struct stream;
 /* What of the clients is wanted, and how many of them. */
 struct stream_filter {
     const char *match; /* a glob, or NULL */
-    const char *after; /* an ID, or NULL */
-    unsigned limit;    /* 1 or more */
-    int connected;     /* -1: both */
-    int target;        /* enum order_target, -1: any; for stream_targets() */
-    unsigned wave;     /* from 1, 0: any; for stream_targets() */
+    const char *after; /* the next of the page before, which sort_place_parse() takes, or NULL */
+    struct sort_order order; /* for stream_clients() */
+    unsigned limit;          /* 1 or more */
+    int connected;           /* -1: both */
+    int target;              /* enum order_target, -1: any; for stream_targets() */
+    unsigned wave;           /* from 1, 0: any; for stream_targets() */
 };
 
 /* A page of clients, and one of the targets of the shutdown order. The texts of the filter are

@@ -143,7 +143,7 @@ class Raw:
         answer = self.head(timeout)
         if answer.status == 100:
             answer = self.head(timeout)
-        if to_head:
+        if to_head or answer.status == 304: # which say how long a body would be
             return answer.check()
         if answer.header("transfer-encoding") == "chunked":
             while size := int(self.take_line(end), 16):

@@ -95,6 +95,58 @@ def test_next_is_null_when_nobody_behind_it_would_be_listed(known):
     assert known.get("/v1/clients", match="db-*", limit=2)[1]["next"] is None
 
 
+@pytest.fixture
+def settled(start_server):
+    """A server that knows CIDS, none of whom is connected any more; half of them have a round
+    trip."""
+    server = start_server({"keepalive": {"interval": "200ms"}})
+    control = Control(server)
+    for cids, round_trips in ((CIDS[::2], len(CIDS[::2])), (CIDS[1::2], 0)):
+        with Swarm(server, pipelined=True) as swarm:
+            swarm.add_all(cids)
+            swarm.settle()
+            swarm.pump(5, lambda: sum(control.client(cid)["rtt_ms"] is not None
+                                      for cid in cids) >= round_trips)
+        wait_until(lambda: control.get("/v1/status")[1]["connected"] == 0)
+    return control
+
+
+def in_order(records, key, descending):
+    """By a field and then by ID; those without a value come last."""
+    with_value = [record for record in records if record[key] is not None]
+    without = [record for record in records if record[key] is None]
+    if key == "cid":
+        return sorted(records, key=lambda record: record["cid"].encode(), reverse=descending)
+    with_value.sort(key=lambda record: record["cid"].encode())
+    with_value.sort(key=lambda record: -record[key] if descending else record[key])
+    return with_value + without
+
+
+@pytest.mark.parametrize("key", ["cid", "sid", "since", "last_seen", "rtt_ms"])
+def test_sort_is_by_a_field_then_by_id_in_both_directions(settled, key):
+    everybody = settled.get("/v1/clients", limit=1000)[1]["clients"]
+    assert len(everybody) == len(CIDS)
+    if key == "rtt_ms":
+        assert {record[key] is None for record in everybody} == {True, False}
+    for sort in (key, f"-{key}"):
+        for size in (1, 7, 1000):
+            for more in ({}, {"match": "web*"}, {"status": "disconnected", "match": "*[a1]"}):
+                pages = settled.pages(sort=sort, limit=size, **more)
+                got = [record for page in pages for record in page]
+                wanted = [record for record in everybody
+                          if fnmatch.fnmatchcase(record["cid"], more.get("match", "*"))]
+                assert got == in_order(wanted, key, sort.startswith("-"))
+                assert all(len(page) == size for page in pages[:-1])
+        assert settled.get("/v1/clients", sort=sort, status="connected")[1] == {"clients": [],
+                                                                                "next": None}
+
+
+def test_list_that_is_sorted_by_id_is_the_usual_one(known):
+    assert known.get("/v1/clients", sort="cid", limit=3) == known.get("/v1/clients", limit=3)
+    page = known.get("/v1/clients", sort="cid", limit=3, after="a-1")[1]
+    assert page["next"] == page["clients"][-1]["cid"]
+
+
 def test_limit_is_100_when_it_is_not_given(start_server):
     server = start_server()
     with Swarm(server, pipelined=True) as swarm:
@@ -141,6 +193,12 @@ def test_after_and_match_bound_each_other(known):
     ("limit=1%00", []),
     ("match=a%00*", []), ("=1", []), ("&", []), ("Limit=1", ["Limit"]), ("limi=1", []),
     ("imit=1", []),
+    ("sort=", ["sort", "last_seen"]), ("sort=colour", ["sort", "colour"]), ("sort=--cid", ["sort"]),
+    ("sort=Sid", ["sort"]), ("sort=-", ["sort"]), ("sort=sid&sort=sid", ["sort", "twice"]),
+    ("sort=sid&after=web-1", ["after", "order"]), ("sort=-cid&after=web-1", ["after", "order"]),
+    ("sort=sid&after=-sid~1~a", ["after"]), ("sort=sid&after=since~1~a", ["after"]),
+    ("sort=cid&after=cid~1~a", ["after"]), ("sort=sid&after=sid~x~a", ["after"]),
+    ("sort=sid&after=sid~1~", ["after"]), ("sort=sid&after=sid~1~" + "x" * 65, ["after"]),
     ("limit%20after=1", []), ("wave=1", []), ("state=told", []),
     ("a=1&b=2&c=3&d=4&e=5&f=6&g=7&h=8&i=9&j=10", []),
     ("limit=1&status=connected&match=a&after=a&b=1", []), ("x" * 4000 + "=1", [])])

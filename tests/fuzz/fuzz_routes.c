@@ -7,6 +7,7 @@
  * GET; 130 is sent by a POST to /v1/shutdown alone; every answer is whole and can be read; who
  * waits for an answer gets one.
  */
+#include "admin/dashboard.h"
 #include "admin/events.h"
 #include "admin/metrics.h"
 #include "admin/request.h"
@@ -142,8 +143,8 @@ static void ask(struct request *request, bool is_port, bool client_answers)
         !is_port || (naive_is_allowed(request) && (!is_change || naive_is_json(request)));
     const bool is_order =
         strcmp(request->method, "POST") == 0 && strcmp(request->path, "/v1/shutdown") == 0;
-    const bool is_open =
-        strcmp(request->path, "/healthz") == 0 || strcmp(request->path, "/readyz") == 0;
+    const bool is_open = strcmp(request->path, "/healthz") == 0 ||
+                         strcmp(request->path, "/readyz") == 0 || dashboard_find(request->path);
 
     request->scope = &scope;
     request->resume = resume_request;
@@ -178,10 +179,13 @@ static void ask(struct request *request, bool is_port, bool client_answers)
 static void check_answer(struct request *request)
 {
     const struct answer *answer = &request->answer;
+    const int bodies = (answer->text != NULL) + (answer->stream != NULL) + (answer->file != NULL) +
+                       answer->is_events;
 
     switch (answer->status) {
     case 200:
     case 202:
+    case 304:
     case 400:
     case 401:
     case 403:
@@ -195,7 +199,8 @@ static void check_answer(struct request *request)
     default:
         fuzz_require(!"a status that docs/control.md knows");
     }
-    fuzz_require((answer->text != NULL) + (answer->stream != NULL) + answer->is_events == 1);
+    fuzz_require(bodies == 1);
+    fuzz_require(answer->status != 304 || (answer->file && request->if_none_match));
     fuzz_require((answer->status == 405) == (answer->allow[0] != '\0'));
     if (answer->stream)
         read_stream(request);
@@ -316,6 +321,7 @@ static void read_header(struct request *request, char *line)
         {"Authorization", &headers->authorization},
         {"Content-Type", &headers->content_type},
         {"Last-Event-ID", &request->last_event_id},
+        {"If-None-Match", &request->if_none_match},
     };
     char *value = strchr(line, ':');
 

@@ -284,12 +284,19 @@ AGENT_CONFIGS = {
 
 ORDER = b'{"waves": [["web-*"], ["db-*", "nas"]], "grace": "60s", "hold": "15m"}'
 REQUESTS = {
+    "page": b"GET /",
+    "page-script": b"GET /dashboard.js",
+    "page-head": b"HEAD /",
+    "page-post": b"POST /",
     "health": b"GET /healthz",
     "ready": b"GET /readyz",
     "metrics": b"GET /metrics",
     "status": b"GET /v1/status",
     "clients": b"GET /v1/clients",
     "clients-some": b"GET /v1/clients?status=connected&match=%2A&limit=1&after=db-1",
+    "clients-sorted": b"GET /v1/clients?sort=-since&limit=2",
+    "clients-sorted-on": b"GET /v1/clients?sort=rtt_ms&after=rtt_ms~18446744073709551615~db-1",
+    "clients-sorted-wrong": b"GET /v1/clients?sort=sid&after=-sid~1~db-1",
     "clients-wrong": b"GET /v1/clients?status=maybe",
     "clients-twice": b"GET /v1/clients?limit=1&limit=2",
     "client": b"GET /v1/clients/web-1",
@@ -339,6 +346,9 @@ def requests():
         "cancel-form": b"\3DELETE /v1/shutdown\n" + port.replace(b"application/json", b"text/x")
         + b"\n",
         "forget-form": b"\5DELETE /v1/clients/nas\n" + port.replace(b"Content-Type", b"X") + b"\n",
+        "page-known": b"\0GET /\nIf-None-Match: *\n\n",
+        "page-no-token": b"\1GET /\nHost: 127.0.0.1:3333\n\n",
+        "page-other-host": b"\1GET /\nHost: evil.example\n\n",
         "events-full": b"\x08GET /v1/events\n\n",
         "events-since": b"\0GET /v1/events\nLast-Event-ID: 12\n\n",
         "body-unwanted": b"\0POST /v1/reload\n\n[1]",
@@ -387,6 +397,11 @@ def control_scripts():
         + do("piece", 0, 22) + pause(5000) + pause(100),
         "events": do("open-socket") + do("piece", 0, 6) + do("piece", 0, 10) + do("piece", 0, 17)
         + do("leave", 0) + pause(20) + pause(15000) + do("close"),
+        "page": do("open-port") + do("piece", 0, 24) + do("piece", 0, 10) + do("piece", 0, 22),
+        "page-known": do("open-port") + do("piece", 0, 24) + do("piece", 0, 10)
+        + do("piece", 0, 25) + do("piece", 0, 22),
+        "clients-sorted": do("open-socket") + do("piece", 0, 26) + do("piece", 0, 10)
+        + do("piece", 0, 22),
         "two-at-once": do("open-socket")
         + send(0, b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n" * 3),
         "smuggle": do("open-socket") + send(0, b"POST /v1/reload HTTP/1.1\r\nHost: x\r\n"
