@@ -42,23 +42,27 @@ async function bundle() {
     };
 }
 
-/** node_modules/preact/dist/preact.mjs is of preact, node_modules/@a/b/c.js of @a/b. */
+/**
+ * The folders of the packages that these files are of, by name: node_modules/preact/dist/preact.mjs
+ * is of preact, ../node_modules/@a/b/c.js of @a/b.
+ */
 function packagesOf(inputs) {
-    const names = new Set();
+    const homes = new Map();
 
     for (const input of inputs) {
-        const match = /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(input);
+        const match = /^(?:.*\/)?node_modules\/((?:@[^/]+\/)?[^/]+)(?=\/)/.exec(input);
         if (match)
-            names.add(match[1]);
+            homes.set(match[1], join(folder, match[0]));
     }
-    return [...names].sort();
+    return new Map([...homes].sort());
 }
 
 async function licences(packages) {
+    if (packages.size === 0)
+        throw new Error("the page is made of no package at all, which cannot be");
     let text = "The page is made with the packages below. These are their licences.\n";
 
-    for (const name of packages) {
-        const home = join(folder, "node_modules", name);
+    for (const [name, home] of packages) {
         const { version } = JSON.parse(await readFile(join(home, "package.json"), "utf8"));
         const file = (await readdir(home)).find((entry) => /^licen[cs]e/i.test(entry));
 

@@ -11,7 +11,7 @@ import { ClientDialog } from "./client_dialog";
 import { Fleet } from "./fleet";
 import { Header } from "./header";
 import { Now } from "./now";
-import { CancelDialog, OrderBand, OrderSection } from "./order";
+import { CancelDialog, OrderBand, OrderNews, OrderSection } from "./order";
 import { OverTime } from "./over_time";
 import { ShutdownDialog } from "./shutdown_dialog";
 import { TokenForm } from "./token_form";
@@ -67,6 +67,7 @@ function Board() {
                 <Header onShutDown={shutDown} />
             </div>
             <main>
+                <OrderNews />
                 <Now />
                 <OrderSection onCancel={cancel} />
                 <OverTime />

@@ -4,8 +4,8 @@ import uPlot from "uplot";
 
 import { timeOfDay } from "../lib/format";
 import type { SampleKey } from "../lib/history";
+import { look, remPx } from "../state/look";
 import { history, steps } from "../state/monitor";
-import { scheme } from "../state/scheme";
 
 export interface Line {
     key: SampleKey;
@@ -31,6 +31,8 @@ type Columns = [number[], ...(number | null)[][]];
 
 const SYNC_KEY = "cliser";
 
+const TIME_STEPS_S = [1, 2, 5, 10, 15, 30, 60].map((minutes) => minutes * 60);
+
 // How often the words for screen readers change.
 const SUMMARY_MS = 15_000;
 
@@ -54,7 +56,7 @@ export function Chart(props: ChartProps) {
             observer.disconnect();
             chart.destroy();
         };
-    }, [scheme.value]);
+    }, [look.value]);
 
     useEffect(() => {
         const chart = plot.current!;
@@ -137,7 +139,7 @@ function optionsOf(place: HTMLElement, { lines, format, formatAxis = format, isL
                    setCursor: (index: number | null) => void): uPlot.Options {
     const style = getComputedStyle(place);
     const property = (name: string): string => style.getPropertyValue(name).trim();
-    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const rem = remPx();
     const axis = {
         stroke: property("--muted"),
         grid: { stroke: property("--line"), width: 1 },
@@ -147,13 +149,20 @@ function optionsOf(place: HTMLElement, { lines, format, formatAxis = format, isL
 
     return {
         ...sizeOf(place),
-        padding: [rem * 0.5, rem * 0.5, 0, 0],
+        padding: [rem * 0.5, rem, 0, 0],
         legend: { show: false },
         cursor: { sync: { key: SYNC_KEY }, y: false, drag: { x: false, y: false }, points: { size: 6 } },
         scales: { y: isLogarithmic ? { distr: 3 } : { range: fromZero } },
         axes: [
-            { ...axis, space: rem * 5, size: rem * 1.75, values: (_, times) => times.map(hourAndMinute) },
-            { ...axis, space: rem * 2, size: rem * 3.75, values: (_, values) => values.map((v) => v === null ? "" : formatAxis(v)) },
+            {
+                ...axis, space: rem * 5, size: rem * 1.75, incrs: TIME_STEPS_S,
+                values: (_, times) => times.map(timeOfMinute),
+            },
+            {
+                ...axis, space: rem * 2, size: rem * 3.75, filter: (_, values) => values,
+                values: (_, values) => values.map(formatAxis),
+                ...isLogarithmic ? { splits: decades } : {},
+            },
         ],
         series: [{}, ...lines.map((line) => ({
             label: line.label,
@@ -171,8 +180,16 @@ function fromZero(_: uPlot, _low: number, high: number): [number, number] {
     return [0, high > 0 ? high * 1.1 : 1];
 }
 
-function hourAndMinute(time: number): string {
-    const text = timeOfDay(time);
+function decades(_: uPlot, _axis: number, low: number, high: number): number[] {
+    const values = [];
 
-    return text.endsWith(":00") ? text.slice(0, 5) : text;
+    // A little less than nothing, since logarithms are not exact.
+    for (let n = Math.ceil(Math.log10(low) - 1e-9); n <= Math.log10(high) + 1e-9; n++)
+        values.push(10 ** n);
+    return values;
+}
+
+/** All steps are whole minutes. */
+function timeOfMinute(time: number): string {
+    return timeOfDay(time).slice(0, 5);
 }

@@ -189,5 +189,5 @@ function rangeText(): string {
     if (next.value === null)
         return mayGoBack() ? `${count(first)}–${count(last)}, the last ones` : counted(shown, "client");
     const range = `${count(first)}–${count(last)}`;
-    return total.value === null ? `${range} of more` : `${range} of ${count(total.value)} known`;
+    return total.value === null ? `${range}, and more` : `${range} of ${count(total.value)} known`;
 }

@@ -34,9 +34,10 @@ function ConnectionText() {
     case "live":
         return (
             <>
-                <strong>Live</strong>{now.note && ` ${now.note}`}
+                <strong>Live</strong>
                 {server && <span class="aside">: {server.node}, cliserd {server.version}</span>}
                 {server && <span class="aside" aria-live="off">, up {duration(server.uptime_s)}</span>}
+                {now.note && `, ${now.note}`}
             </>
         );
     case "reconnecting":

@@ -4,7 +4,7 @@ import { useSignal } from "@preact/signals";
 
 import { Failure, messageOf } from "../lib/api";
 import { count, counted } from "../lib/format";
-import type { Order, OrderNumbers, OrderWave } from "../lib/types";
+import type { Order, OrderNumbers, OrderWave, Target } from "../lib/types";
 import { targetMeanings } from "../lib/words";
 import { serverNow } from "../state/clock";
 import { lookSoon } from "../state/monitor";
@@ -20,13 +20,23 @@ export function OrderBand({ onCancel }: { onCancel: () => void }) {
         return null;
     return (
         <aside class="band order-band" aria-label="Shutdown under way">
-            <p aria-live="polite"><strong>{headline(order.value)}</strong> <AsOf /></p>
+            <p><strong>{headline(order.value)}</strong> <AsOf /></p>
             <div class="actions">
                 <button type="button" onClick={showOrder}>Show</button>
                 <button type="button" onClick={onCancel}>Cancel order</button>
             </div>
         </aside>
     );
+}
+
+/** For screen readers: what has changed, and not each number that has. */
+export function OrderNews() {
+    return <p class="unseen" aria-live="polite">{order.value && newsOf(order.value)}</p>;
+}
+
+function newsOf(now: Order): string {
+    return now.state === "running" ? `Shutdown order ${now.id} is running: ${waveText(now)}.`
+                                   : `Shutdown order ${now.id}: ${now.state}.`;
 }
 
 export function showOrder(): void {
@@ -161,15 +171,27 @@ function Survivors({ now }: { now: Order }) {
     return (
         <div class="survivors">
             <h3>Still up: {count(stillUp)}</h3>
-            <ul>
-                {listed.map((target) => (
-                    <li key={target.cid}><b>{target.cid}</b>, wave {target.wave}: {targetMeanings[target.state]}</li>
-                ))}
-            </ul>
+            {[...groupsOf(listed)].map(([name, cids]) => (
+                <div key={name}>
+                    <h4 class="hint">{name}</h4>
+                    <ul tabIndex={0} aria-label={name}>{cids.map((cid) => <li key={cid}>{cid}</li>)}</ul>
+                </div>
+            ))}
             {listed.length >= SURVIVORS_SHOWN && listed.length < stillUp &&
                 <p class="hint">{counted(listed.length, "machine")} of {count(stillUp)} shown.</p>}
         </div>
     );
+}
+
+/** Those of one wave who are in one state, by words for both. */
+function groupsOf(targets: Target[]): Map<string, string[]> {
+    const groups = new Map<string, string[]>();
+
+    for (const { wave, state, cid } of targets) {
+        const name = `Wave ${wave}, ${targetMeanings[state] ?? state}`;
+        groups.set(name, [...groups.get(name) ?? [], cid]);
+    }
+    return groups;
 }
 
 /** Asks before it cancels, and says what that does and what not. */

@@ -92,7 +92,7 @@ function WaveFields({ form }: { form: Signal<OrderForm> }) {
                 <div class="field wave" key={i}>
                     <label for={`wave-${i}`}>Wave {i + 1}</label>
                     <textarea id={`wave-${i}`} rows={2} spellcheck={false} aria-describedby="wave-hint" value={text}
-                              placeholder={i === 0 ? "web-*" : ""}
+                              placeholder={i === 0 ? "web-*" : ""} autofocus={i === 0}
                               onInput={(event) => change(waves.with(i, event.currentTarget.value))} />
                     {waves.length > 1 &&
                         <button type="button" aria-label={`Remove wave ${i + 1}`}

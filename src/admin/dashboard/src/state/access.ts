@@ -53,8 +53,12 @@ async function check(): Promise<void> {
     }
 }
 
+/** Several requests may be refused at once, and the first one is enough. */
 function refused(): void {
     const was = access.value;
+
+    if (was.kind === "asking" && !was.busy)
+        return;
     const hadToken = sessionStorage.getItem(KEY) !== null;
 
     forget();
