@@ -27,7 +27,6 @@ set(source ${CMAKE_CURRENT_SOURCE_DIR}/admin/dashboard)
 set(work ${CMAKE_BINARY_DIR}/dashboard)
 set(page ${work}/page)
 set(CLISER_DASHBOARD_SOURCE ${work}/dashboard_files.c)
-file(MAKE_DIRECTORY ${work})
 
 # All that belongs to the page; whoever works at it may have node_modules of their own there.
 file(GLOB entries CONFIGURE_DEPENDS LIST_DIRECTORIES true ${source}/*)
@@ -46,18 +45,8 @@ foreach(entry IN LISTS entries)
   endif()
 endforeach()
 
-# Exactly what the lock names. No script of a package runs because it is installed.
-set(installed ${work}/installed)
-add_custom_command(OUTPUT ${installed}
-  COMMAND ${CMAKE_COMMAND} -E copy ${source}/package.json ${source}/package-lock.json
-    ${work}
-  COMMAND ${CLISER_NPM} ci --ignore-scripts --include=dev --include=optional --no-audit --no-fund
-    --no-update-notifier --loglevel=error
-  COMMAND ${CMAKE_COMMAND} -E touch ${installed}
-  DEPENDS ${source}/package.json ${source}/package-lock.json
-  WORKING_DIRECTORY ${work}
-  COMMENT "Fetching what the page is built with"
-  VERBATIM)
+include(${PROJECT_SOURCE_DIR}/cmake/npm.cmake)
+cliser_fetch_packages(${source} ${work} "Fetching what the page is built with")
 
 # A copy, since node looks for packages beside and above the files that want them.
 add_custom_command(OUTPUT ${CLISER_DASHBOARD_SOURCE}
@@ -66,6 +55,6 @@ add_custom_command(OUTPUT ${CLISER_DASHBOARD_SOURCE}
   ${copies}
   COMMAND ${CMAKE_COMMAND} -E create_symlink ../node_modules ${page}/node_modules
   COMMAND ${CMAKE_COMMAND} -E chdir ${page} ${CLISER_NODE} build.mjs ${CLISER_DASHBOARD_SOURCE}
-  DEPENDS ${installed} ${files}
+  DEPENDS ${work}/installed ${files}
   COMMENT "Building the page"
   VERBATIM)

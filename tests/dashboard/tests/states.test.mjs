@@ -1,0 +1,49 @@
+// Each main state of the page in dark and light: accessible as far as axe can tell, and no wider
+// than the window from a phone to a wall.
+import assert from "node:assert/strict";
+
+import { pageTest } from "../lib/bench.mjs";
+import { axeSource } from "../lib/packages.mjs";
+import { eachState, stateFleet } from "../lib/states.mjs";
+
+const SIZES = [[360, 780], [768, 1024], [1280, 800], [3840, 2160]];
+const WORK_SIZE = { width: 1280, height: 800 };
+
+const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
+
+const away = { allowed: { away: true } };
+
+pageTest("axe finds nothing in any state, dark or light", away, async (bench, t) => {
+    await stateFleet(bench);
+    const view = await bench.visit({ viewport: WORK_SIZE });
+
+    await eachState(bench, view, (state) => t.test(state, async () => {
+        for (const colorScheme of ["light", "dark"]) {
+            await view.page.emulateMedia({ colorScheme });
+            assert.deepEqual(await violations(view), [], `${state}, ${colorScheme}`);
+        }
+    }));
+});
+
+async function violations(view) {
+    await view.page.evaluate(axeSource);
+    return await view.page.evaluate(async (rules) => {
+        const { violations } = await window.axe.run({ runOnly: rules });
+        return violations.flatMap(({ id, help, nodes }) =>
+            nodes.map((node) => `${id}: ${help}: ${node.html} ${node.failureSummary}`));
+    }, RULES);
+}
+
+pageTest("no state is wider than the window, from a phone to a wall", away, async (bench, t) => {
+    await stateFleet(bench);
+    const view = await bench.visit({ viewport: WORK_SIZE });
+
+    await eachState(bench, view, (state) => t.test(state, async () => {
+        for (const [width, height] of SIZES) {
+            await view.page.setViewportSize({ width, height });
+            assert.ok(await view.overflow() <= 0, `${state} at ${width}: ${await view.overflow()} too wide`);
+            assert.deepEqual(await view.cutOff(), [], `${state} at ${width}`);
+        }
+        await view.page.setViewportSize(WORK_SIZE);
+    }));
+});
