@@ -1,7 +1,7 @@
 # Packages of npm's, which some folders of ours need to be built or run.
 
-# Has npm fetch exactly what the lock file of the folder SOURCE names into node_modules of WORK, which
-# lies below the build folder. No script of a package runs because it is installed. The file
+# Has npm fetch exactly what the lock file of the folder SOURCE names into node_modules of WORK,
+# which lies below the build folder. No script of a package runs because it is installed. The file
 # WORK/installed stands for that: depend on it.
 function(cliser_fetch_packages source work comment)
   file(MAKE_DIRECTORY ${work})

@@ -23,7 +23,9 @@ after(closeBrowser);
 // First of all, so that each of the others need not say it.
 test("Chromium runs", async (t) => t.diagnostic(`Chromium ${(await browser()).version()}`));
 
+const isWanted = (name) => names.length === 0 || names.includes(name);
+
 for (const file of readdirSync(folder).sort()) {
-    if (file.endsWith(SUFFIX) && (names.length === 0 || names.includes(file.slice(0, -SUFFIX.length))))
+    if (file.endsWith(SUFFIX) && isWanted(file.slice(0, -SUFFIX.length)))
         await import(new URL(file, folder));
 }

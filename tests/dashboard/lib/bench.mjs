@@ -86,16 +86,15 @@ export class Bench {
     }
 
     async crowd(count, options) {
-        const crowd = this.add(new Crowd(this.server, count, options));
-
-        await this.connectedAre((connected) => connected >= count);
-        return crowd;
+        this.startCrowd(count, options);
+        await until(async () => {
+            const { body } = await this.server.ask("GET", "/v1/status");
+            return body.connected >= count;
+        }, `${count} clients to connect`, 30);
     }
 
-    /** Waits until the server says so of how many are connected. */
-    async connectedAre(question) {
-        await until(async () => question((await this.server.ask("GET", "/v1/status")).body.connected),
-            "clients to connect", 30);
+    startCrowd(count, options) {
+        return this.add(new Crowd(this.server, count, options));
     }
 
     /** A page of a browser that has never been here, which asks for the token. */

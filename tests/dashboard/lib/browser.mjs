@@ -38,9 +38,9 @@ async function launch() {
 }
 
 // What Chromium itself writes about requests that fail.
-const NO_ANSWER = new RegExp("^Failed to load resource: net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|" +
-    "EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING|SOCKET_NOT_CONNECTED|INTERNET_DISCONNECTED|" +
-    "NETWORK_CHANGED)$");
+const NO_ANSWER = new RegExp("^Failed to load resource: net::ERR_(CONNECTION_REFUSED|" +
+    "CONNECTION_RESET|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING|SOCKET_NOT_CONNECTED|" +
+    "INTERNET_DISCONNECTED|NETWORK_CHANGED)$");
 const ERROR_STATUS = /^Failed to load resource: the server responded with a status of (\d+) /;
 
 
@@ -84,14 +84,16 @@ export class Watched {
         this.requests.push(request);
         if (url.origin !== this.origin)
             this.complain(`a request to somebody else: ${url}`);
-        if (url.pathname === "/v1/clients" && !(Number(url.searchParams.get("limit")) <= PAGE_MAX &&
-                                                url.searchParams.has("limit")))
+        // Without a limit the server sends a page of its own size.
+        if (url.pathname === "/v1/clients" && Number(url.searchParams.get("limit")) > PAGE_MAX)
             this.complain(`asks for more than a page: ${url}`);
     }
 
     noteConsole(message) {
-        if (!this.isAllowed(message.text(), message.location().url))
-            this.complain(`console: ${message.type()}: ${message.text()} (${message.location().url})`);
+        const { url } = message.location();
+
+        if (!this.isAllowed(message.text(), url))
+            this.complain(`console: ${message.type()}: ${message.text()} (${url})`);
     }
 
     isAllowed(text, url) {
@@ -100,15 +102,17 @@ export class Watched {
         if (!url.startsWith(`${this.origin}/`))
             return false;
         if (status)
-            return ALWAYS.includes(status[1]) || this.allowed.statuses?.includes(Number(status[1]));
+            return ALWAYS.includes(status[1]) ||
+                this.allowed.statuses?.includes(Number(status[1]));
         return this.allowed.away === true && NO_ANSWER.test(text);
     }
 
     /** What was asked of the server by this method and path, as URLs with bodies. */
     sent(method, path) {
         return this.requests
-            .filter((request) => request.method() === method && new URL(request.url()).pathname === path)
-            .map((request) => ({ url: new URL(request.url()), body: request.postDataJSON() }));
+            .filter((request) => request.method() === method)
+            .map((request) => ({ url: new URL(request.url()), body: request.postDataJSON() }))
+            .filter(({ url }) => url.pathname === path);
     }
 
     /** Orders, as opposed to dry runs. */

@@ -1,5 +1,5 @@
-// What runs in the page itself, beside its own script: where something is timed, the way to node and
-// back would be part of the time. The other modules find it there as inPage.
+// What runs in the page itself, beside its own script: where something is timed, the way to node
+// and back would be part of the time. The other modules find it there as inPage.
 
 /** The value of the term of a list, as it is written. */
 function figure(region, term) {
@@ -56,6 +56,19 @@ function recording(element, read) {
     return values;
 }
 
+/** Milliseconds since this page was asked for, when the figure is there. */
+function firstNumber(term) {
+    return new Promise((resolve) => {
+        const look = () => {
+            if (/\d/.test(inPage.figure(document, term) ?? ""))
+                resolve(performance.now());
+            else
+                requestAnimationFrame(look);
+        };
+        look();
+    });
+}
+
 /** What has the focus and does not look so, or null. The page as a whole need not. */
 function focusWithoutMark() {
     const element = document.activeElement;
@@ -68,8 +81,8 @@ function focusWithoutMark() {
 }
 
 /**
- * Texts that are seen in part only: what is inside is wider than its element, which cuts it off. Who
- * can scroll to the rest is not counted, nor what is there for screen readers alone.
+ * Texts that are seen in part only: what is inside is wider than its element, which cuts it off.
+ * Where one can scroll to the rest is not counted, nor what is there for screen readers alone.
  */
 function cutOff() {
     const isCutting = (element) => {
@@ -85,13 +98,14 @@ function cutOff() {
 
 function reportViolations() {
     document.addEventListener("securitypolicyviolation", (event) => {
-        window.cliserViolation(`against the policy: ${event.violatedDirective} ${event.blockedURI}`);
+        const { violatedDirective, blockedURI } = event;
+        window.cliserViolation(`against the policy: ${violatedDirective} ${blockedURI}`);
     });
 }
 
 export const inPageScript = `window.inPage = {
     figure: ${figure}, ids: ${ids}, status: ${status},
     waiting: ${waiting}, nextKey: ${nextKey}, recording: ${recording},
-    focusWithoutMark: ${focusWithoutMark}, cutOff: ${cutOff},
+    firstNumber: ${firstNumber}, focusWithoutMark: ${focusWithoutMark}, cutOff: ${cutOff},
 };
 (${reportViolations})();`;

@@ -1,5 +1,5 @@
-// The programs that the tests start: cliserd, agents, and crowds of clients from cliser-stress. Each
-// test has a folder of its own, and all that it has started is ended with it.
+// The programs that the tests start: cliserd, agents, and crowds of clients from cliser-stress.
+// Each test has a folder of its own, and all that it has started is ended with it.
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -61,7 +61,7 @@ class Program {
     waitLog(pattern, { from = 0, seconds = 15 } = {}) {
         return until(() => {
             const found = this.find(pattern, from);
-            assert.ok(found || this.isRunning, `${this.name} ended, and said no line like ${pattern}`);
+            assert.ok(found || this.isRunning, `${this.name} ended, no line like ${pattern}`);
             return found;
         }, `a line like ${pattern} from ${this.name}`, seconds);
     }
@@ -88,7 +88,8 @@ export class Server extends Program {
     /** A port that is 0 is any that is free. */
     constructor(folder, { listen = 0, http = 0, keepalive = "1s" } = {}) {
         writeSecret(join(folder, "token"), TOKEN);
-        writeFileSync(join(folder, "cliser.ini"), iniOf({ listen, http, keepalive }), { mode: 0o600 });
+        writeFileSync(join(folder, "cliser.ini"), iniOf({ listen, http, keepalive }),
+            { mode: 0o600 });
         super("cliserd", ["cliser.ini"], folder);
         this.folder = folder;
         this.options = { listen, http, keepalive };
@@ -201,8 +202,9 @@ function writeSecret(path, text) {
 
 /** Puts clients into the registry of a server that does not run. */
 export function writeRows(folder, clients) {
-    const values = clients.map((c) => `(${c.sid}, '${c.cid}', '${c.cip}', ${c.cport}, 0, ${c.since}, ` +
-        `${c.last_seen}, ${c.rtt_ms ?? "NULL"}, '${c.reason}', 'vm', 'auth')`);
+    const values = clients.map((c) =>
+        `(${c.sid}, '${c.cid}', '${c.cip}', ${c.cport}, 0, ${c.since}, ${c.last_seen}, ` +
+        `${c.rtt_ms ?? "NULL"}, '${c.reason}', 'vm', 'auth')`);
 
     execFileSync("sqlite3", [join(folder, "cliser.db")],
         { input: `BEGIN; INSERT INTO clients VALUES ${values.join(",\n")}; COMMIT;` });

@@ -22,7 +22,7 @@ export async function eachState(bench, view, look) {
     await look("server away");
 }
 
-/** A few machines for it: some that go when they are told, one that stays, one that is not there. */
+/** A few machines for it: some go when they are told, one stays, and one is not there. */
 export async function stateFleet(bench) {
     await bench.agent("web-1", GOES);
     await bench.agent("web-2", STAYS);

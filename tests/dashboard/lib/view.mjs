@@ -89,13 +89,13 @@ export class View {
         if (grace)
             await dialog.getByRole("textbox", { name: "Grace" }).fill(grace);
         await dialog.getByRole("button", { name: "Who would be told?" }).click();
-        await dialog.getByRole("textbox", { name: "Type the number to confirm" }).waitFor();
+        await numberField(dialog).waitFor();
         return dialog;
     }
 
     async confirm(dialog, count) {
-        await dialog.getByRole("textbox", { name: "Type the number to confirm" }).fill(String(count));
-        await dialog.getByRole("button", { name: /^Shut down / }).click();
+        await numberField(dialog).fill(String(count));
+        await orderButton(dialog).click();
     }
 
     // What one sees.
@@ -168,6 +168,16 @@ export class View {
     }
 }
 
+// In the dialog about a shutdown order.
+
+export function numberField(dialog) {
+    return dialog.getByRole("textbox", { name: "Type the number to confirm" });
+}
+
+export function orderButton(dialog) {
+    return dialog.getByRole("button", { name: /^Shut down [\d,]+ machines?$/ });
+}
+
 /** Without waiting for it, and "" when it is not there. */
 async function textOf(locator) {
     return (await locator.allTextContents()).join(" ").trim();
@@ -175,7 +185,8 @@ async function textOf(locator) {
 
 function momentOf(waiting, what, seconds = 10) {
     const late = new Promise((_, reject) => {
-        setTimeout(() => reject(new Error(`${what}: not within ${seconds} s`)), limitMs(seconds)).unref();
+        const complain = () => reject(new Error(`${what}: not within ${seconds} s`));
+        setTimeout(complain, limitMs(seconds)).unref();
     });
     const moment = Promise.race([waiting.evaluate(({ moment }) => moment), late]);
 

@@ -17,8 +17,10 @@ function banner(view) {
 /** That what stands in each region is said to be of an earlier time, and that the age grows. */
 async function looksStale(view) {
     await banner(view).waitFor();
-    for (const name of ["Now", "Over time", "Fleet"])
-        assert.match(await view.region(name).getByRole("heading", { level: 2 }).innerText(), /as of \d\d:\d\d:\d\d/);
+    for (const name of ["Now", "Over time", "Fleet"]) {
+        const heading = view.region(name).getByRole("heading", { level: 2 });
+        assert.match(await heading.innerText(), /as of \d\d:\d\d:\d\d/);
+    }
     const before = await banner(view).innerText();
     await until(async () => await banner(view).innerText() !== before, "the age to grow");
 }
@@ -34,7 +36,7 @@ async function isNotStale(view) {
     assert.equal(await view.page.getByText(/as of \d\d:/).count(), 0);
 }
 
-pageTest("a server that goes is seen to be away, and lives again without a reload", away, async (bench, t) => {
+pageTest("a server that goes is seen to be away, and to be back", away, async (bench, t) => {
     await bench.agent("web-1");
     const view = await bench.open();
     await view.row("web-1").waitFor();
@@ -57,7 +59,8 @@ pageTest("a server that goes is seen to be away, and lives again without a reloa
     assert.ok(await view.page.evaluate(() => window.isTheSame === true), "it was not loaded anew");
 
     // The stream of events is there again as well.
-    await until(async () => await bench.server.metric("cliser_event_subscribers") === 1, "the stream");
+    await until(async () => await bench.server.metric("cliser_event_subscribers") === 1,
+        "the stream");
     const inTable = await view.rowToSay("web-9", "Connected");
     const agent = bench.startAgent("web-9");
     assert.ok(await inTable.moment - await agent.loggedMs("connected") < limitMs(1));

@@ -47,7 +47,7 @@ const like = (pattern) => clients.filter(({ cid }) => pattern.test(cid));
 async function shows(view, wanted) {
     const text = wanted.slice(0, PAGE).join();
 
-    await until(async () => (await view.ids()).join() === text, `rows that begin with ${wanted[0]}`);
+    await until(async () => (await view.ids()).join() === text, `rows from ${wanted[0]} on`);
 }
 
 pageTest("ten thousand clients are searched, filtered, sorted and paged", { rows: clients },
@@ -55,7 +55,7 @@ pageTest("ten thousand clients are searched, filtered, sorted and paged", { rows
         const view = await bench.open();
 
         await shows(view, ordered(clients, "cid"));
-        await t.test("search by a pattern, and by a part of the ID", () => searches(view, t));
+        await t.test("search by a pattern, or a part of the ID", () => searches(view, t));
         await t.test("sort both ways by each column", () => sorts(view));
         await t.test("page to the end and back", () => pages(view));
         await t.test("filter by status", () => filters(bench, view));
@@ -109,7 +109,7 @@ async function sorts(view) {
             await shows(view, ordered(clients, key, descending));
         }
     }
-    await view.table.getByRole("columnheader", { name: "ID", exact: true }).getByRole("button").click();
+    await view.table.getByRole("button", { name: "ID", exact: true }).click();
     await shows(view, ordered(clients, "cid"));
 }
 
