@@ -180,7 +180,8 @@ static void answer_no_path(struct request *request)
         answer_error(request, 404, "there is nothing at this path; docs/control.md has all paths");
 }
 
-/* Copies what stands for * to id, which has room for an ID; a longer text matches nothing. */
+/* Copies what stands for * to id, which has room for an ID; a longer text matches nothing. A =
+ * before it is no part of it: "." and ".." are IDs that a browser would never send as they are. */
 static bool path_matches(const char *pattern, const char *path, char *id)
 {
     if (!pattern)
@@ -192,10 +193,12 @@ static bool path_matches(const char *pattern, const char *path, char *id)
     const size_t before = (size_t)(star - pattern);
     if (strncmp(pattern, path, before) != 0)
         return false;
-    const size_t len = strcspn(path + before, "/");
-    if (len == 0 || len > PROTO_MAX_ID_BYTES || strcmp(star + 1, path + before + len) != 0)
+    const char *begin = path + before;
+    begin += begin[0] == '=';
+    const size_t len = strcspn(begin, "/");
+    if (len == 0 || len > PROTO_MAX_ID_BYTES || strcmp(star + 1, begin + len) != 0)
         return false;
-    memcpy(id, path + before, len);
+    memcpy(id, begin, len);
     id[len] = '\0';
     return true;
 }

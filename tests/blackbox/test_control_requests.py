@@ -127,6 +127,18 @@ def test_record_of_a_client_on_a_unix_socket(start_server, folder):
         assert (record["cid"], record["cip"], record["cport"]) == ("a:b@c_d.e-f", "unix", 0)
 
 
+@pytest.mark.parametrize("cid", ["web-1", ".", ".."])
+def test_id_with_an_equals_sign_before_it(control, server, cid):
+    """Browsers take dots alone for the way up, so what they send has to look like something else."""
+    with Client(server).handshake(cid) as client:
+        assert control.client(f"={cid}")["cid"] == cid
+        assert control.post(f"/v1/clients/={cid}/disconnect") == (200, {"disconnected": cid})
+        client.expect_refusal(430, after_keep_alives=True)
+    assert control.request("DELETE", f"/v1/clients/={cid}").json == {"forgotten": cid}
+    for wrong in ("=", f"=={cid}", f"{cid}="):
+        assert control.request("GET", f"/v1/clients/{wrong}").status == 404
+
+
 @pytest.mark.parametrize("method,path", [("GET", ""), ("DELETE", ""), ("POST", "/ping"),
                                          ("POST", "/disconnect")])
 def test_client_that_is_not_known_is_404(control, server, method, path):

@@ -74,3 +74,16 @@ pageTest("a pattern that makes no sense is said to make none", refusing, async (
     await view.row("web-1").waitFor();
     assert.equal(await alert.count(), 0);
 });
+
+pageTest("dots alone are IDs as well", {}, async (bench) => {
+    const view = await bench.open();
+
+    for (const id of [".", ".."]) {
+        await bench.agent(id);
+        await view.row(id).waitFor();
+        const dialog = await view.openClient(id);
+        await dialog.getByRole("button", { name: "Ping" }).click();
+        await dialog.getByText(/It answered/).waitFor();
+        await dialog.getByRole("button", { name: "Close" }).click();
+    }
+});

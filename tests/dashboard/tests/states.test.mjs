@@ -41,6 +41,7 @@ pageTest("no state is wider than the window, from a phone to a wall", away, asyn
     await eachState(bench, view, (state) => t.test(state, async () => {
         for (const [width, height] of SIZES) {
             await view.page.setViewportSize({ width, height });
+            await view.drawn();
             assert.ok(await view.overflow() <= 0, `${state} at ${width}`);
             assert.deepEqual(await view.cutOff(), [], `${state} at ${width}`);
         }

@@ -34,7 +34,8 @@ export function ClientDialog({ cid, onClose }: ClientDialogProps) {
     const asked = useSignal<Action | null>(null);
     const said = useSignal("");
     const busy = useSignal(false);
-    const path = `/v1/clients/${encodeURIComponent(cid)}`;
+    // Without the "=" a browser would take an ID of dots alone for the way up.
+    const path = `/v1/clients/=${encodeURIComponent(cid)}`;
 
     async function refresh(): Promise<void> {
         try {

@@ -187,7 +187,7 @@ function Survivors({ now }: { now: Order }) {
 function groupsOf(targets: Target[]): Map<string, string[]> {
     const groups = new Map<string, string[]>();
 
-    for (const { wave, state, cid } of targets) {
+    for (const { wave, state, cid } of [...targets].sort((a, b) => a.wave - b.wave)) {
         const name = `Wave ${wave}, ${targetMeanings[state] ?? state}`;
         groups.set(name, [...groups.get(name) ?? [], cid]);
     }

@@ -45,8 +45,14 @@ export async function fetchOrder(): Promise<Order | null> {
 }
 
 export function takeOrder(next: Order | null): void {
-    if (next?.id !== order.value?.id)
+    const before = order.value;
+
+    if (next?.id !== before?.id)
         survivors.value = [];
+    // Between two steps of an order a list may be a little old; what it comes to is not.
+    if (next?.state !== before?.state || !underWay(next?.state ?? "none") &&
+        next?.totals.still_up !== before?.totals.still_up)
+        survivorsMs = -Infinity;
     order.value = next;
     isChanged = false;
 }
