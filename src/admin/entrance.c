@@ -34,6 +34,8 @@ struct entrance {
 
 static void entrance_on_ready(evutil_socket_t fd, short what, void *user);
 static void entrance_on_rested(evutil_socket_t fd, short what, void *user);
+static void take_some(struct entrance *entrance);
+static void keep_spares(struct entrance *entrance);
 static int accept_one(struct entrance *entrance, struct address *from);
 static void shut(struct entrance *entrance);
 static void rest(struct entrance *entrance, int error);
@@ -61,12 +63,7 @@ struct entrance *entrance_new(struct event_base *base, int fd, const struct entr
 
 void entrance_tend(struct entrance *entrance)
 {
-    while (entrance->spare_count < SPARES) {
-        const int spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
-        if (spare < 0)
-            break;
-        entrance->spares[entrance->spare_count++] = spare;
-    }
+    keep_spares(entrance);
     if (!entrance->is_open && !event_pending(entrance->rest, EV_TIMEOUT, NULL) &&
         entrance->ops->has_room(entrance->user))
         entrance_on_rested(-1, 0, entrance);
@@ -87,10 +84,15 @@ void entrance_free(struct entrance *entrance)
 
 static void entrance_on_ready(evutil_socket_t fd, short what, void *user)
 {
-    struct entrance *entrance = user;
-
     (void)fd;
     (void)what;
+    take_some(user);
+    /* The last attempt has given up one for nobody; clients are waiting for it as well. */
+    keep_spares(user);
+}
+
+static void take_some(struct entrance *entrance)
+{
     for (int i = 0; i < ACCEPT_BUDGET; i++) {
         struct address from = {.len = sizeof(from.storage)};
 
@@ -119,6 +121,16 @@ static void entrance_on_rested(evutil_socket_t fd, short what, void *user)
         entrance->is_open = true;
     else
         rest(entrance, ENOMEM);
+}
+
+static void keep_spares(struct entrance *entrance)
+{
+    while (entrance->spare_count < SPARES) {
+        const int spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        if (spare < 0)
+            break;
+        entrance->spares[entrance->spare_count++] = spare;
+    }
 }
 
 /* With a descriptor that was kept, when there is no other. Returns -1 and errno. */
