@@ -129,7 +129,7 @@ def test_record_of_a_client_on_a_unix_socket(start_server, folder):
 
 @pytest.mark.parametrize("cid", ["web-1", ".", ".."])
 def test_id_with_an_equals_sign_before_it(control, server, cid):
-    """Browsers take dots alone for the way up, so what they send has to look like something else."""
+    """Browsers take dots alone for the way up: what they send has to look like something else."""
     with Client(server).handshake(cid) as client:
         assert control.client(f"={cid}")["cid"] == cid
         assert control.post(f"/v1/clients/={cid}/disconnect") == (200, {"disconnected": cid})
