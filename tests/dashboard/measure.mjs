@@ -1,5 +1,5 @@
 // Measures what the page costs: its bytes, the time until the first numbers are there, and the
-// processor time of cliserd with nobody, one and five looking at it, among fifteen thousand clients.
+// processor time of cliserd with 15,000 clients while nobody, one and five are looking at it.
 //
 //     node measure.mjs
 import { readFileSync } from "node:fs";

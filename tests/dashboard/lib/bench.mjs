@@ -23,14 +23,13 @@ const TIMEOUT_S = 120;
  */
 export function pageTest(name, options, body) {
     test(name, { timeout: limitMs(TIMEOUT_S) }, async (t) => {
-        const bench = new Bench();
+        const bench = new Bench(t);
         try {
-            await bench.startServer(options);
-            await body(bench, t);
-            bench.check();
-        } catch (error) {
-            await bench.keep(name, t);
-            throw error;
+            await bench.keepIfItFails(name, async () => {
+                await bench.startServer(options);
+                await body(bench);
+                bench.check();
+            });
         } finally {
             await bench.close();
         }
@@ -38,7 +37,9 @@ export function pageTest(name, options, body) {
 }
 
 export class Bench {
-    constructor() {
+    /** t: the test that it is for; there is none where a script wants a bench. */
+    constructor(t = null) {
+        this.t = t;
         this.folder = mkdtempSync(join(tmpdir(), "cliser-page-"));
         this.programs = [];
         this.contexts = [];
@@ -121,22 +122,41 @@ export class Bench {
             watched.check();
     }
 
+    /** A part of the test, which is reported by itself; the next ones go on when it fails. */
+    async part(name, body) {
+        await this.t.test(name, () => this.keepIfItFails(name, body));
+    }
+
+    /** Something to be read in the report, such as a time. */
+    note(text) {
+        this.t.diagnostic(text);
+    }
+
+    async keepIfItFails(name, body) {
+        try {
+            await body();
+        } catch (error) {
+            await this.keep(name);
+            throw error;
+        }
+    }
+
     /** Of a test that failed: how the pages look, and what the programs said last. */
-    async keep(name, t) {
+    async keep(name) {
         const base = join(KEPT, name.replaceAll(/\W+/g, "-"));
 
         mkdirSync(KEPT, { recursive: true });
         for (const [i, view] of this.views.entries()) {
             const path = `${base}-${i + 1}.png`;
             await view.page.screenshot({ path, fullPage: true }).then(
-                () => t.diagnostic(`how the page looks: ${path}`),
-                (error) => t.diagnostic(`the page cannot be shown: ${error.message}`));
+                () => this.note(`how the page looks: ${path}`),
+                (error) => this.note(`the page cannot be shown: ${error.message}`));
         }
         for (const watched of this.contexts)
-            watched.complaints.forEach((complaint) => t.diagnostic(complaint));
+            watched.complaints.forEach((complaint) => this.note(complaint));
         for (const program of this.programs) {
-            t.diagnostic(`the last words of ${program.name}, pid ${program.pid}:`);
-            program.lines.slice(-LOG_LINES).forEach((line) => t.diagnostic(`    ${line}`));
+            this.note(`the last words of ${program.name}, pid ${program.pid}:`);
+            program.lines.slice(-LOG_LINES).forEach((line) => this.note(`    ${line}`));
         }
     }
 

@@ -30,7 +30,8 @@ class Program {
         this.process = spawn("setpriv", ["--pdeathsig", "KILL", "--", join(BIN, name), ...args],
             { cwd: folder, stdio: ["ignore", "ignore", "pipe"] });
         this.process.stderr.setEncoding("utf8").on("data", (piece) => this.read(piece));
-        this.ended = once(this.process, "close");
+        // Not until its stderr is closed, which a command of an agent may hold open for longer.
+        this.ended = once(this.process, "exit");
     }
 
     get pid() {

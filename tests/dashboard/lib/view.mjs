@@ -98,6 +98,13 @@ export class View {
         await orderButton(dialog).click();
     }
 
+    /** What follows from what was done is drawn. */
+    async drawn() {
+        await this.page.evaluate(() => new Promise((done) => {
+            requestAnimationFrame(() => requestAnimationFrame(done));
+        }));
+    }
+
     // What one sees.
 
     async isLive(seconds = 10) {

@@ -36,7 +36,7 @@ async function isNotStale(view) {
     assert.equal(await view.page.getByText(/as of \d\d:/).count(), 0);
 }
 
-pageTest("a server that goes is seen to be away, and to be back", away, async (bench, t) => {
+pageTest("a server that goes is seen to be away, and to be back", away, async (bench) => {
     await bench.agent("web-1");
     const view = await bench.open();
     await view.row("web-1").waitFor();
@@ -54,7 +54,7 @@ pageTest("a server that goes is seen to be away, and to be back", away, async (b
     const backMs = Date.now();
     await isNotStale(view);
     const back = (Date.now() - backMs) / 1000;
-    t.diagnostic(`said to be stale after ${stale} s, live ${back} s after the server was back`);
+    bench.note(`said to be stale after ${stale} s, live ${back} s after the server was back`);
     assert.ok(stale < limitMs(STALE_S) / 1000);
     assert.ok(await view.page.evaluate(() => window.isTheSame === true), "it was not loaded anew");
 
@@ -66,7 +66,7 @@ pageTest("a server that goes is seen to be away, and to be back", away, async (b
     assert.ok(await inTable.moment - await agent.loggedMs("connected") < limitMs(1));
 });
 
-pageTest("a server that stands still is not taken for live", away, async (bench, t) => {
+pageTest("a server that stands still is not taken for live", away, async (bench) => {
     await bench.agent("web-1");
     const view = await bench.open();
     await view.row("web-1").waitFor();
@@ -74,7 +74,7 @@ pageTest("a server that stands still is not taken for live", away, async (bench,
     const stoppedMs = Date.now();
     bench.server.signal("SIGSTOP");
     const stale = await secondsUntilStale(view, stoppedMs);
-    t.diagnostic(`said to be stale after ${stale} s`);
+    bench.note(`said to be stale after ${stale} s`);
     assert.ok(stale < limitMs(STALE_S) / 1000);
     await looksStale(view);
     await view.says(/^Server away/, 15);

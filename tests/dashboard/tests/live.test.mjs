@@ -9,7 +9,7 @@ import { limitMs, until } from "../lib/wait.mjs";
 const ROUNDS = 3;
 
 pageTest("who connects and who leaves is in the numbers and in the table within a second", {},
-    async (bench, t) => {
+    async (bench) => {
         await bench.agent("db-1");
         const view = await bench.open();
         await view.row("db-1").waitFor();
@@ -19,7 +19,7 @@ pageTest("who connects and who leaves is in the numbers and in the table within 
             const [agent, coming] = await timeOfComing(bench, view, `web-${round}`);
             times.push(...coming, ...await timeOfLeaving(agent, view));
         }
-        t.diagnostic(`milliseconds from the agent's log to the page: ${times.join(", ")}`);
+        bench.note(`milliseconds from the agent's log to the page: ${times.join(", ")}`);
         assert.ok(Math.max(...times) < limitMs(1));
     });
 

@@ -47,27 +47,28 @@ async function cancel(view) {
     await dialog.waitFor({ state: "hidden" });
 }
 
-pageTest("an order goes through its waves, and the survivors are named", {}, async (bench, t) => {
+pageTest("an order goes through its waves, and the survivors are named", {}, async (bench) => {
     const agents = await fleet(bench);
     const view = await bench.open();
     const dialog = await view.dryRun(["web-*", "db-1, nas-*"], { grace: "2s" });
 
-    await t.test("a dry run says who would be told", async () => {
+    await bench.part("a dry run says who would be told", async () => {
         const machines = (list) => list.getByRole("listitem").allInnerTexts();
         const lists = await dialog.getByRole("list").all();
         assert.deepEqual(await Promise.all(lists.map(machines)),
             [["web-1", "web-2", "web-3"], ["db-1", "nas-7"]]);
         assert.equal(await orderButton(dialog).innerText(), "Shut down 5 machines");
     });
-    await t.test("a wrong number keeps the button off", async () => {
+    await bench.part("a wrong number keeps the button off", async () => {
         for (const wrong of ["", "4", "55", "5.", "five", "05", "-5", "5 machines"]) {
             await numberField(dialog).fill(wrong);
+            await view.drawn();
             assert.ok(await orderButton(dialog).isDisabled(), `after "${wrong}"`);
             await numberField(dialog).press("Enter");
         }
         assert.equal(await bench.server.orderCount(), 0);
     });
-    await t.test("the right one gives one order, however often one clicks", async () => {
+    await bench.part("the right one gives one order, however often one clicks", async () => {
         await numberField(dialog).fill("5");
         await orderButton(dialog).dblclick();
         await dialog.waitFor({ state: "hidden" });
@@ -75,7 +76,7 @@ pageTest("an order goes through its waves, and the survivors are named", {}, asy
         assert.equal((await waveRow(view, 2)).State, "pending");
         assert.match(await view.page.title(), /Shutdown/);
     });
-    await t.test("waves and survivors are followed to the end", async () => {
+    await bench.part("waves and survivors are followed to the end", async () => {
         await orderSays(view, /Order 1 is running, wave 2 of 2/);
         await orderSays(view, /Order 1 is done/, 15);
         const numbers = ({ Told, Gone, "Still up": up }) => [Told, Gone, up];
@@ -83,11 +84,11 @@ pageTest("an order goes through its waves, and the survivors are named", {}, asy
         assert.deepEqual(numbers(await waveRow(view, 2)), ["2", "1", "1"]);
         assert.equal((await waveRow(view, 2)).Who, "db-1, nas-*");
         await until(async () => isDeepStrictEqual(await survivors(view), ["web-3", "nas-7"]),
-            "the survivors");
+            "the survivors", 15);
         await until(async () => await view.figure("Connected") === "2", "two who stay");
         assert.equal(await view.button("Cancel order").count(), 0);
     });
-    await t.test("a second one is cancelled before its second wave", async () => {
+    await bench.part("a second one is cancelled before its second wave", async () => {
         const spared = await bench.agent("pi-1", GOES);
         const second = await view.dryRun(["nas-7", "pi-*"], { grace: "60s" });
         await view.confirm(second, 2);
@@ -125,6 +126,7 @@ pageTest("nothing is ordered by a dialog that is closed, at whatever step", {}, 
 
         dialog = await view.dryRun(["*"]);
         await numberField(dialog).fill("5");
+        await view.drawn();
         assert.ok(await orderButton(dialog).isEnabled());
         await leave(dialog);
         await closed(dialog);

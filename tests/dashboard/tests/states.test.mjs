@@ -13,11 +13,11 @@ const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-pra
 
 const away = { allowed: { away: true } };
 
-pageTest("axe finds nothing in any state, dark or light", away, async (bench, t) => {
+pageTest("axe finds nothing in any state, dark or light", away, async (bench) => {
     await stateFleet(bench);
     const view = await bench.visit({ viewport: WORK_SIZE });
 
-    await eachState(bench, view, (state) => t.test(state, async () => {
+    await eachState(bench, view, (state) => bench.part(state, async () => {
         for (const colorScheme of ["light", "dark"]) {
             await view.page.emulateMedia({ colorScheme });
             assert.deepEqual(await violations(view), [], `${state}, ${colorScheme}`);
@@ -34,11 +34,11 @@ async function violations(view) {
     }, RULES);
 }
 
-pageTest("no state is wider than the window, from a phone to a wall", away, async (bench, t) => {
+pageTest("no state is wider than the window, from a phone to a wall", away, async (bench) => {
     await stateFleet(bench);
     const view = await bench.visit({ viewport: WORK_SIZE });
 
-    await eachState(bench, view, (state) => t.test(state, async () => {
+    await eachState(bench, view, (state) => bench.part(state, async () => {
         for (const [width, height] of SIZES) {
             await view.page.setViewportSize({ width, height });
             await view.drawn();
