@@ -161,13 +161,6 @@ export class View {
         return momentOf(waiting, "a key");
     }
 
-    /** Until what depends on the size of something, as the charts do, is drawn with the new one. */
-    async drawn() {
-        await this.page.evaluate(() => new Promise((done) => {
-            requestAnimationFrame(() => requestAnimationFrame(done));
-        }));
-    }
-
     /** By how many pixels the page is wider than the window. */
     async overflow() {
         return await this.page.evaluate(() => {
