@@ -36,7 +36,8 @@ async function live(bench) {
 
     for (let round = 0; Date.now() < end; round++) {
         const holdS = 10 + (round * 7) % 20;
-        bench.startCrowd(8 + (round * 13) % 30, { prefix: `test-${round % 3}-`, hold: `${holdS}s` });
+        const options = { prefix: `test-${round % 3}-`, hold: `${holdS}s` };
+        bench.startCrowd(8 + (round * 13) % 30, options);
         if (round % 5 === 2)
             await refuse(bench.server, 2);
         await pause(holdS * 800);

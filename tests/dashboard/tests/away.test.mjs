@@ -104,15 +104,6 @@ pageTest("no rate is worked out between two servers", away, async (bench) => {
     assert.equal(await view.figure("Connected"), "600");
 });
 
-pageTest("a page that finds no server waits for it", away, async (bench) => {
-    const view = await bench.open();
-
-    await bench.server.stop();
-    await view.says(/^(Reconnecting|Server away)/, STALE_S);
-    await bench.startAgain();
-    await view.isLive(BACK_S);
-});
-
 pageTest("what an operator does meanwhile is said not to be done", away, async (bench) => {
     await bench.agent("web-1");
     const view = await bench.open();
